@@ -1,0 +1,112 @@
+#include "core/dtype.h"
+
+#include <assert.h>
+
+static const struct {
+    const char *name;
+    size_t bytes;
+} dtypes[NYB_DTYPE_COUNT] = {
+    [NYB_F32] = {"F32", 4},         [NYB_F16] = {"F16", 2},         [NYB_BF16] = {"BF16", 2},
+    [NYB_F64] = {"F64", 8},         [NYB_F8_E4M3] = {"F8_E4M3", 1}, [NYB_F8_E5M2] = {"F8_E5M2", 1},
+    [NYB_I8] = {"I8", 1},           [NYB_U8] = {"U8", 1},           [NYB_I16] = {"I16", 2},
+    [NYB_U16] = {"U16", 2},         [NYB_I32] = {"I32", 4},         [NYB_U32] = {"U32", 4},
+    [NYB_I64] = {"I64", 8},         [NYB_U64] = {"U64", 8},         [NYB_BOOL] = {"BOOL", 1},
+};
+
+size_t nyb_dtype_bytes(nyb_dtype dtype)
+{
+    return (unsigned) dtype < NYB_DTYPE_COUNT ? dtypes[dtype].bytes : 0;
+}
+
+const char *nyb_dtype_name(nyb_dtype dtype)
+{
+    return (unsigned) dtype < NYB_DTYPE_COUNT ? dtypes[dtype].name : "?";
+}
+
+bool nyb_dtype_by_name(const char *name, nyb_dtype *out)
+{
+    for (unsigned i = 0; i < NYB_DTYPE_COUNT; i++) {
+        if (strcmp(dtypes[i].name, name) == 0) {
+            *out = (nyb_dtype) i;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool nyb_dtype_is_float(nyb_dtype dtype)
+{
+    return dtype == NYB_F32 || dtype == NYB_F16 || dtype == NYB_BF16;
+}
+
+float nyb_f32_of_f16(uint16_t half)
+{
+    const uint32_t sign = (uint32_t) (half & 0x8000) << 16;
+    const uint32_t exponent = half >> 10 & 0x1f, mantissa = half & 0x3ff;
+
+    if (exponent == 0) // zero or subnormal: mantissa * 2^-24 is exact in f32
+        return nyb_f32_of_bits(nyb_f32_bits((float) mantissa * 0x1p-24f) | sign);
+    if (exponent == 31)
+        return nyb_f32_of_bits(sign | 0x7f800000 | mantissa << 13);
+    return nyb_f32_of_bits(sign | (exponent + 112) << 23 | mantissa << 13);
+}
+
+uint16_t nyb_f16_of_f32(float value)
+{
+    const uint32_t bits = nyb_f32_bits(value);
+    const uint32_t sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
+
+    if (magnitude > 0x7f800000)
+        return (uint16_t) (sign | 0x7e00 | (magnitude >> 13 & 0x1ff));
+    if (magnitude >= 0x477ff000) // 65520 and above round to infinity
+        return (uint16_t) (sign | 0x7c00);
+    if (magnitude < 0x38800000) {
+        // Below 2^-14: adding 0.5 moves the half's last bit to the float's last bit, and the
+        // addition rounds to nearest even.
+        const float shifted = nyb_f32_of_bits(magnitude) + 0.5f;
+        return (uint16_t) (sign | (nyb_f32_bits(shifted) - 0x3f000000));
+    }
+    const uint32_t rounded = magnitude + 0xfff + (magnitude >> 13 & 1);
+    return (uint16_t) (sign | (rounded - 0x38000000) >> 13);
+}
+
+void nyb_widen(float *dst, const void *src, nyb_dtype dtype, size_t n)
+{
+    const unsigned char *const from = src;
+    assert(nyb_dtype_is_float(dtype));
+
+    if (dtype == NYB_F32) {
+        memcpy(dst, src, n * sizeof(float));
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        uint16_t half;
+        memcpy(&half, from + 2 * i, sizeof(half));
+        dst[i] = dtype == NYB_BF16 ? nyb_f32_of_bf16(half) : nyb_f32_of_f16(half);
+    }
+}
+
+void nyb_narrow(void *dst, nyb_dtype dtype, const float *src, size_t n)
+{
+    unsigned char *const to = dst;
+    assert(nyb_dtype_is_float(dtype));
+
+    if (dtype == NYB_F32) {
+        memcpy(dst, src, n * sizeof(float));
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const uint16_t half = dtype == NYB_BF16 ? nyb_bf16_of_f32(src[i]) : nyb_f16_of_f32(src[i]);
+        memcpy(to + 2 * i, &half, sizeof(half));
+    }
+}
+
+float nyb_round_to(float value, nyb_dtype dtype)
+{
+    assert(nyb_dtype_is_float(dtype));
+    if (dtype == NYB_BF16)
+        return nyb_f32_of_bf16(nyb_bf16_of_f32(value));
+    if (dtype == NYB_F16)
+        return nyb_f32_of_f16(nyb_f16_of_f32(value));
+    return value;
+}

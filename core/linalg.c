@@ -1,0 +1,177 @@
+#define _GNU_SOURCE // RTLD_DEFAULT
+#include "core/linalg.h"
+
+#include <assert.h>
+#include <cblas.h>
+#include <dlfcn.h>
+#include <lapacke.h>
+#include <limits.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/cpu.h"
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static char blas_name[128];
+
+// The kernel set that OpenBLAS should run on a CPU with these features, NULL: its own choice.
+static const char *wanted_core(unsigned cpu)
+{
+    if (cpu & NYB_CPU_AVX512BF16)
+        return "Cooperlake";
+    return cpu & NYB_CPU_AVX512 ? "SkylakeX" : NULL;
+}
+
+static bool knows_avx512(const char *core)
+{
+    static const char *const cores[] = {"SkylakeX", "Cooperlake", "Sapphirerapids"};
+    for (size_t i = 0; i < sizeof(cores) / sizeof(cores[0]); i++) {
+        if (strcasecmp(core, cores[i]) == 0)
+            return true;
+    }
+    return false;
+}
+
+// OpenBLAS has no call for choosing a kernel set, but it reads OPENBLAS_CORETYPE whenever its
+// dispatch table is set up, and the two functions that tear it down and set it up are exported.
+static void choose_core(const char *core)
+{
+    void (*quit)(void) = NULL;
+    void (*init)(void) = NULL;
+    *(void **) &quit = dlsym(RTLD_DEFAULT, "gotoblas_dynamic_quit");
+    *(void **) &init = dlsym(RTLD_DEFAULT, "gotoblas_dynamic_init");
+    if (!quit || !init || setenv("OPENBLAS_CORETYPE", core, 1) != 0)
+        return;
+    quit();
+    init();
+    (void) unsetenv("OPENBLAS_CORETYPE"); // programs that the caller starts choose for themselves
+}
+
+static void init_once(void)
+{
+    const char *const core = wanted_core(nyb_cpu_detected());
+    if (core && !getenv("OPENBLAS_CORETYPE") && !knows_avx512(openblas_get_corename()))
+        choose_core(core);
+    openblas_set_num_threads(1);
+
+    // "OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH ...": the first two words are of use.
+    const char *const config = openblas_get_config();
+    const char *const space = strchr(config, ' ');
+    const char *const end = space ? strchr(space + 1, ' ') : NULL;
+    (void) snprintf(blas_name, sizeof(blas_name), "%.*s",
+                    end ? (int) (end - config) : (int) strlen(config), config);
+}
+
+void nyb_blas_init(void)
+{
+    (void) pthread_once(&once, init_once);
+}
+
+const char *nyb_blas_name(void)
+{
+    nyb_blas_init();
+    return blas_name;
+}
+
+const char *nyb_blas_core(void)
+{
+    nyb_blas_init();
+    return openblas_get_corename();
+}
+
+// BLAS counts in int. Matrices of one layer stay far below; a caller that does not is ours.
+static int as_int(size_t n)
+{
+    assert(n <= INT_MAX);
+    return (int) n;
+}
+
+void nyb_gemm_nt(nyb_mat c, nyb_mat a, nyb_mat b, float alpha, float beta)
+{
+    assert(a.rows == c.rows && b.rows == c.cols && a.cols == b.cols);
+    nyb_blas_init();
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, as_int(c.rows), as_int(c.cols),
+                as_int(a.cols), alpha, a.at, as_int(a.stride), b.at, as_int(b.stride), beta, c.at,
+                as_int(c.stride));
+}
+
+void nyb_gemm_nn(nyb_mat c, nyb_mat a, nyb_mat b, float alpha, float beta)
+{
+    assert(a.rows == c.rows && b.cols == c.cols && a.cols == b.rows);
+    nyb_blas_init();
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, as_int(c.rows), as_int(c.cols),
+                as_int(a.cols), alpha, a.at, as_int(a.stride), b.at, as_int(b.stride), beta, c.at,
+                as_int(c.stride));
+}
+
+void nyb_gemm_tn(nyb_mat c, nyb_mat a, nyb_mat b, float alpha, float beta)
+{
+    assert(a.cols == c.rows && b.cols == c.cols && a.rows == b.rows);
+    nyb_blas_init();
+    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, as_int(c.rows), as_int(c.cols),
+                as_int(a.rows), alpha, a.at, as_int(a.stride), b.at, as_int(b.stride), beta, c.at,
+                as_int(c.stride));
+}
+
+void nyb_gemv(float *y, nyb_mat a, const float *x)
+{
+    nyb_blas_init();
+    cblas_sgemv(CblasRowMajor, CblasNoTrans, as_int(a.rows), as_int(a.cols), 1.0f, a.at,
+                as_int(a.stride), x, 1, 0.0f, y, 1);
+}
+
+// Element (i, j) trades places with (n-1-i, n-1-j), which turns an upper triangle into a lower
+// one and back.
+static void reverse(nyb_mat h)
+{
+    for (size_t i = 0; i < h.rows - h.rows / 2; i++) {
+        float *const a = nyb_row(h, i), *const b = nyb_row(h, h.rows - 1 - i);
+        const size_t half = a == b ? h.cols / 2 : h.cols;
+        for (size_t j = 0; j < half; j++) {
+            const float kept = a[j];
+            a[j] = b[h.cols - 1 - j];
+            b[h.cols - 1 - j] = kept;
+        }
+    }
+}
+
+static nyb_status check_finite(nyb_mat h, nyb_err *err)
+{
+    for (size_t i = 0; i < h.rows; i++) {
+        for (size_t j = i; j < h.cols; j++) {
+            if (!isfinite(nyb_row(h, i)[j]))
+                return nyb_fail(err, NYB_E_NUMERIC, "hessian (%zu, %zu) is %g", i, j,
+                                (double) nyb_row(h, i)[j]);
+        }
+    }
+    return NYB_OK;
+}
+
+// With J the reversal of the order of rows or columns: J H J = L L^T gives
+// H = (J L J)(J L J)^T with J L J upper triangular, so U = inv(J L J) = J inv(L) J. That is one
+// factorisation and one triangular inverse, half of what inverting H and factoring that takes.
+// A row-major lower triangle is LAPACK's column-major upper one, so nothing is transposed.
+nyb_status nyb_inverse_factor(const nyb_context *ctx, nyb_mat h, nyb_err *err)
+{
+    (void) ctx;
+    nyb_blas_init();
+    if (h.rows != h.cols || h.stride > INT_MAX)
+        return nyb_fail(err, NYB_E_SHAPE, "hessian is %zu x %zu", h.rows, h.cols);
+    const nyb_status status = check_finite(h, err);
+    if (status != NYB_OK)
+        return status;
+
+    const lapack_int n = (lapack_int) h.rows, stride = (lapack_int) h.stride;
+    reverse(h);
+    lapack_int info = LAPACKE_spotrf_work(LAPACK_COL_MAJOR, 'U', n, h.at, stride);
+    if (info == 0)
+        info = LAPACKE_strtri_work(LAPACK_COL_MAJOR, 'U', 'N', n, h.at, stride);
+    if (info != 0)
+        return nyb_fail(err, NYB_E_NOT_PD, "hessian is not positive definite at column %d of %d",
+                        (int) (info > 0 ? n - info : 0), (int) n);
+    reverse(h);
+    return NYB_OK;
+}

@@ -1,0 +1,75 @@
+#include "nybble/qweight.h"
+
+#include "core/memory.h"
+
+static nyb_status check(size_t rows, size_t cols, unsigned bits, size_t group_size, nyb_err *err)
+{
+    if (bits != 2 && bits != 3 && bits != 4 && bits != 8)
+        return nyb_fail(err, NYB_E_ARG, "weight bits are %u, want 2, 3, 4 or 8", bits);
+    if (rows == 0 || cols == 0 || cols > UINT32_MAX)
+        return nyb_fail(err, NYB_E_ARG, "weight shape is %zu x %zu", rows, cols);
+    if (group_size > cols)
+        return nyb_fail(err, NYB_E_ARG, "group size %zu is more than the %zu columns", group_size,
+                        cols);
+    return NYB_OK;
+}
+
+nyb_status nyb_qweight_init(nyb_qweight *out, size_t rows, size_t cols, unsigned bits,
+                            size_t group_size, nyb_err *err)
+{
+    const nyb_status status = check(rows, cols, bits, group_size, err);
+    *out = (nyb_qweight){0};
+    if (status != NYB_OK)
+        return status;
+
+    const size_t size = group_size ? group_size : cols;
+    const size_t groups = (cols + size - 1) / size;
+    size_t count = 0;
+    if (!nyb_mul_size(rows, cols, &count))
+        return nyb_no_memory(err, "codes", rows, cols);
+
+    nyb_qweight q = {
+        .rows = rows, .cols = cols, .groups = groups, .group_size = size, .bits = bits};
+    q.codes = nyb_alloc(count, 1);
+    q.scales = nyb_alloc(rows * groups, sizeof(float));
+    q.zeros = nyb_alloc(rows * groups, 1);
+    q.group_of = nyb_alloc(cols, sizeof(uint32_t));
+    if (!q.codes || !q.scales || !q.zeros || !q.group_of) {
+        nyb_qweight_clear(&q);
+        return nyb_no_memory(err, "codes", rows, cols);
+    }
+    for (size_t j = 0; j < cols; j++)
+        q.group_of[j] = (uint32_t) (j / size);
+    *out = q;
+    return NYB_OK;
+}
+
+void nyb_qweight_clear(nyb_qweight *q)
+{
+    nyb_free(q->codes);
+    nyb_free(q->scales);
+    nyb_free(q->zeros);
+    nyb_free(q->group_of);
+    *q = (nyb_qweight){0};
+}
+
+void nyb_qweight_dequantize(const nyb_qweight *q, size_t row0, nyb_mat out)
+{
+    for (size_t i = 0; i < out.rows; i++) {
+        const uint8_t *const codes = q->codes + (row0 + i) * q->cols;
+        const float *const scales = q->scales + (row0 + i) * q->groups;
+        const uint8_t *const zeros = q->zeros + (row0 + i) * q->groups;
+        float *const to = nyb_row(out, i);
+        for (size_t j = 0; j < q->cols; j++) {
+            const uint32_t g = q->group_of[j];
+            to[j] = scales[g] * (float) ((int) codes[j] - (int) zeros[g]);
+        }
+    }
+}
+
+double nyb_qweight_bits(const nyb_qweight *q)
+{
+    const double group_bits =
+        8.0 * (double) nyb_dtype_bytes(q->scale_dtype) + (q->symmetric ? 0.0 : q->bits);
+    return q->bits + group_bits * (double) q->groups / (double) q->cols;
+}

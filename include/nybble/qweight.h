@@ -1,0 +1,45 @@
+// qweight.h - one quantised linear layer in nybble's own plain form. Solvers fill it, layouts
+// pack it into a file's bytes and unpack it from there.
+//
+// Element (i, j) of the dequantised weight is
+//     scales[i, g] * (codes[i, j] - zeros[i, g])    with g = group_of[j],
+// computed in f32: the subtraction of two small integers is exact, the product is rounded once.
+#ifndef NYB_QWEIGHT_H_
+#define NYB_QWEIGHT_H_
+
+#include "nybble/tensor.h"
+
+typedef struct nyb_qweight {
+    size_t rows, cols; // out_features, in_features
+    size_t groups;     // groups of one row; 1: one per channel
+    size_t group_size; // columns of a full group, cols when groups is 1
+    unsigned bits;     // 2, 3, 4 or 8
+    bool symmetric;    // every zero is 2^(bits-1)
+    bool irregular;    // group_of is not j / group_size: the file needs g_idx
+    nyb_dtype scale_dtype; // every scale is exactly a value of this type
+    uint8_t *codes;    // [rows, cols] in [0, 2^bits)
+    float *scales;     // [rows, groups] finite, > 0
+    uint8_t *zeros;    // [rows, groups] in [0, 2^bits)
+    uint32_t *group_of; // [cols] in [0, groups)
+} nyb_qweight;
+
+// Allocates the arrays for the given shape, zeroed, with group_of[j] = j / group_size.
+//
+//   group_size  columns that share a scale, in [1, cols]; 0 means all of them
+//
+// NYB_E_ARG    bits, rows or cols is outside its range.
+// NYB_E_NOMEM  out holds nothing.
+NYB_API NYB_NODISCARD nyb_status nyb_qweight_init(nyb_qweight *out, size_t rows, size_t cols,
+                                                  unsigned bits, size_t group_size, nyb_err *err);
+
+// Frees the arrays and zeroes q. A zeroed q is fine.
+NYB_API void nyb_qweight_clear(nyb_qweight *q);
+
+// Writes the dequantised rows [row0, row0 + out.rows) into out [*, cols].
+NYB_API void nyb_qweight_dequantize(const nyb_qweight *q, size_t row0, nyb_mat out);
+
+// Bits a weight takes in memory: codes, scales (in scale_dtype), zeros (bits each, none when
+// symmetric), divided by rows * cols.
+NYB_API double nyb_qweight_bits(const nyb_qweight *q);
+
+#endif // NYB_QWEIGHT_H_
