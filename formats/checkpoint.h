@@ -1,0 +1,47 @@
+// checkpoint.h - the tensors of a Hugging Face folder (model.safetensors, or shards with
+// model.safetensors.index.json), mapped read-only and never copied.
+#ifndef NYB_FORMATS_CHECKPOINT_H_
+#define NYB_FORMATS_CHECKPOINT_H_
+
+#include "nybble/tensor.h"
+
+typedef struct nyb_checkpoint nyb_checkpoint;
+
+// Opens a folder, or one *.safetensors file, and checks every file in it as
+// nyb_safetensors_open() does. With an index, the index and the shards have to list the same
+// tensors, each once, and shards are names inside the folder.
+//
+// NYB_E_IO           the folder or a file is missing or unreadable.
+// NYB_E_FORMAT       a file or the index breaks its format.
+// NYB_E_UNSUPPORTED  only pickle files (*.bin, *.pt, *.pth, *.ckpt), GGUF or HDF5 are there; err
+//                    says how to convert.
+// NYB_E_NOMEM        no room for the directory.
+// On every error *out is NULL.
+NYB_NODISCARD nyb_status nyb_checkpoint_open(nyb_checkpoint **out, const char *path, nyb_err *err);
+
+// Ends every tensor's life. NULL is fine.
+void nyb_checkpoint_close(nyb_checkpoint *c);
+
+// The path as it was opened.
+const char *nyb_checkpoint_path(const nyb_checkpoint *c);
+
+// Tensors, sorted by name (bytewise).
+size_t nyb_checkpoint_count(const nyb_checkpoint *c);
+const nyb_tensor *nyb_checkpoint_at(const nyb_checkpoint *c, size_t index);
+
+// NULL when there is none of this name. O(log count).
+const nyb_tensor *nyb_checkpoint_find(const nyb_checkpoint *c, const char *name);
+
+// As nyb_checkpoint_find(), but a missing tensor is NYB_E_FORMAT naming it and the folder.
+NYB_NODISCARD nyb_status nyb_checkpoint_get(const nyb_tensor **out, const nyb_checkpoint *c,
+                                            const char *name, nyb_err *err);
+
+// The path of the file that holds a tensor of this checkpoint, for errors.
+const char *nyb_checkpoint_file_of(const nyb_checkpoint *c, const nyb_tensor *tensor);
+
+// The tensor files: path and whole content, for hashing. Sorted by name.
+size_t nyb_checkpoint_files(const nyb_checkpoint *c);
+const char *nyb_checkpoint_file(const nyb_checkpoint *c, size_t index);
+const void *nyb_checkpoint_file_bytes(const nyb_checkpoint *c, size_t index, size_t *bytes);
+
+#endif // NYB_FORMATS_CHECKPOINT_H_

@@ -1,0 +1,106 @@
+// layout.h - how a quantised linear layer lies in a checkpoint: which tensors, which bits, which
+// configuration. Adding a layout is one file that defines a nyb_layout and one line in
+// layouts[] (layout.c).
+#ifndef NYB_FORMATS_LAYOUT_H_
+#define NYB_FORMATS_LAYOUT_H_
+
+#include "core/arena.h"
+#include "core/json.h"
+#include "formats/checkpoint.h"
+#include "formats/store.h"
+#include "nybble/qweight.h"
+
+enum { NYB_LAYOUT_TENSORS = 6 }; // at most, for one layer
+
+// The shape of one quantised layer.
+typedef struct nyb_layout_spec {
+    size_t rows, cols;
+    unsigned bits;
+    size_t group_size; // columns, 0: one group per channel
+    bool symmetric;
+    bool irregular; // columns of a group do not lie together (activation order full)
+    nyb_dtype scale_dtype;
+} nyb_layout_spec;
+
+// One linear layer of the model, for the configuration.
+typedef struct nyb_layout_module {
+    const char *name; // "model.layers.0.self_attn.q_proj"
+    bool quantized;   // false: spec is not read
+    nyb_layout_spec spec;
+} nyb_layout_module;
+
+// What a configuration says about the whole run.
+typedef struct nyb_layout_run {
+    const nyb_layout_module *modules; // every linear layer in the model's order, lm_head too
+    size_t count;                     // (also when it is tied), quantised or not
+    double damp;                      // fraction of the mean diagonal, 0 when there is no Hessian
+    bool true_sequential, static_groups, group_aware_order;
+} nyb_layout_run;
+
+typedef struct nyb_layout {
+    const char *name;     // "gptq", "gptq_v2", "compressed-tensors"
+    const char *about;    // one line for help
+    bool quantize_config; // config() is also written as quantize_config.json
+
+    // The least zero point that every reader takes as it is: 1 for gptq v1, else 0.
+    unsigned lowest_zero;
+
+    // The type scales are stored in for a model of this dtype.
+    nyb_dtype (*scale_dtype)(nyb_dtype model);
+
+    // Whether the layout, and a reader of it, can hold such a layer.
+    //
+    // NYB_E_UNSUPPORTED  it cannot; err names the module, the reason and the way out.
+    // NYB_E_ARG          the spec contradicts itself.
+    nyb_status (*check)(const nyb_layout_spec *spec, const char *module, nyb_err *err);
+
+    // Describes the tensors of a layer that passed check(): names in the arena, dtypes, shapes.
+    // *count receives how many. NYB_E_NOMEM: no room.
+    nyb_status (*tensors)(nyb_tensor out[NYB_LAYOUT_TENSORS], size_t *count,
+                          const nyb_layout_spec *spec, const char *module, nyb_arena *arena,
+                          nyb_err *err);
+
+    // Fills buffers[i], of the length that tensors() gave for i, with the layer's bytes.
+    //
+    // NYB_E_UNSUPPORTED  a value that the layout cannot hold: a zero point below lowest_zero, a
+    //                    code above 2^bits - 1, a scale that is not of scale_dtype.
+    nyb_status (*pack)(const nyb_qweight *q, void *const buffers[], const char *module,
+                       nyb_err *err);
+
+    // Reads a layer; shapes, dtypes and ranges are checked. *out is owned by the caller
+    // (nyb_qweight_clear()). spec->scale_dtype is not read: the file's own is taken. In
+    // spec->irregular a reader says no more than that a group index is there to be read;
+    // out->irregular tells whether it differs from the plain order.
+    //
+    // NYB_E_FORMAT       a tensor is missing or does not fit the spec, a scale is not finite and
+    //                    positive, a group index is out of range, ...
+    // NYB_E_UNSUPPORTED  a value that readers disagree about.
+    // On an error *out is zeroed.
+    nyb_status (*unpack)(nyb_qweight *out, const nyb_checkpoint *file, const char *module,
+                         const nyb_layout_spec *spec, nyb_err *err);
+
+    // The quantization_config object; NULL when there is no memory. The caller owns it.
+    json_t *(*config)(const nyb_layout_run *run);
+} nyb_layout;
+
+// NULL when there is none of this name.
+const nyb_layout *nyb_layout_by_name(const char *name);
+
+// All layouts, for help and tests.
+size_t nyb_layout_count(void);
+const nyb_layout *nyb_layout_at(size_t index);
+
+// What describes q, for check() and tensors().
+nyb_layout_spec nyb_layout_spec_of(const nyb_qweight *q);
+
+// Groups of one row.
+static inline size_t nyb_layout_groups(const nyb_layout_spec *spec)
+{
+    return spec->group_size ? (spec->cols + spec->group_size - 1) / spec->group_size : 1;
+}
+
+// Packs q and puts its tensors into the store.
+NYB_NODISCARD nyb_status nyb_layout_put(const nyb_layout *layout, nyb_store *store,
+                                        const char *module, const nyb_qweight *q, nyb_err *err);
+
+#endif // NYB_FORMATS_LAYOUT_H_
