@@ -1,0 +1,101 @@
+// forward.h - running a model over a batch of token sequences, block by block and stage by stage,
+// so that a caller can look at (and change) what stands between two stages.
+//
+//     nyb_batch_init(&batch, ctx, model, starts, samples, NULL, &err);
+//     nyb_embed(ctx, model, &batch, ids, &err);
+//     for each block b:
+//         nyb_block_weights_load(ctx, &weights, b, &err);
+//         for each stage s:
+//             nyb_stage_input(&batch, &weights, s, token0, tile);   // for the Hessian
+//             ... overwrite weights.weights[linear] ...
+//             nyb_stage_run(ctx, &weights, s, &batch);
+//     nyb_head(ctx, model, &batch, token0, logits, &err);
+//
+// Work is cut into tiles by shape alone, so the bits do not depend on the number of threads. They
+// may depend on how sequences are put together into batches.
+#ifndef NYB_MODEL_FORWARD_H_
+#define NYB_MODEL_FORWARD_H_
+
+#include "model/model.h"
+
+// Keys and values of the positions so far of one sequence, for generation.
+typedef struct nyb_cache {
+    size_t capacity; // positions
+    size_t used;     // positions that are filled, the same for every block
+    size_t width;    // kv_heads * head_dim
+    float *memory;   // [blocks, 2 (keys, values), capacity, width]
+} nyb_cache;
+
+// Token sequences that go through the model together. The first three buffers are what a walk
+// keeps: 4 * tokens * (hidden + wide) bytes.
+typedef struct nyb_batch {
+    const nyb_model *model;
+    size_t samples, tokens;
+    size_t *starts; // [samples + 1] sample i is tokens [starts[i], starts[i + 1])
+    nyb_mat x;      // [tokens, hidden] the residual stream
+    nyb_mat wide;   // [tokens, *] outputs of the last stage that did not go into x
+    unsigned workers;
+    float *scratch; // [workers, worker_floats]
+    size_t worker_floats;
+    float *rope;            // [positions, head_dim] cosines and sines of each position
+    size_t first_position;  // of each sample; not 0 only with a cache
+    struct nyb_span *spans; // query tiles of all samples
+    size_t span_count;
+    nyb_cache *cache; // NULL: none
+    void *memory;     // behind all the pointers above
+} nyb_batch;
+
+// Bytes that nyb_batch_init() allocates for this many tokens in samples of at most `longest`.
+// SIZE_MAX when they cannot be counted.
+size_t nyb_batch_bytes(const nyb_context *ctx, const nyb_model *model, size_t samples,
+                       size_t tokens, size_t longest);
+
+// Sizes everything that the walk needs; nothing below allocates.
+//
+//   ctx     the number of threads of every later call is at most that of this one
+//   starts  [samples + 1], starts[0] = 0, rising: each sample has a token or more; copied
+//
+// NYB_E_ARG    starts is not as said.
+// NYB_E_NOMEM  no room. On both *out is zeroed.
+NYB_NODISCARD nyb_status nyb_batch_init(nyb_batch *out, const nyb_context *ctx,
+                                        const nyb_model *model, const size_t *starts,
+                                        size_t samples, nyb_err *err);
+
+// As nyb_batch_init() for `samples` sequences of `length` tokens each.
+NYB_NODISCARD nyb_status nyb_batch_init_even(nyb_batch *out, const nyb_context *ctx,
+                                             const nyb_model *model, size_t samples, size_t length,
+                                             nyb_err *err);
+void nyb_batch_clear(nyb_batch *batch); // zeroed is fine
+
+// x = the embeddings of ids [tokens].
+//
+// NYB_E_ARG      an id is outside the vocabulary: err has its position and value.
+// NYB_E_NUMERIC  an embedding holds a NaN or an infinity.
+NYB_NODISCARD nyb_status nyb_embed(const nyb_context *ctx, nyb_batch *batch, const int64_t *ids,
+                                   nyb_err *err);
+
+// Writes the f32 input of the stage's linears for tokens [token0, token0 + out.rows) into out
+// [*, stage width]. Thread-safe for tokens that do not overlap; the stage must be the next to run.
+void nyb_stage_input(const nyb_batch *batch, const nyb_block_weights *weights, size_t stage,
+                     size_t token0, nyb_mat out);
+
+// Runs the stage's linears with the weights as they are now, and what follows up to the next
+// stage's input, for all tokens. After a block's last stage x is the block's output.
+void nyb_stage_run(const nyb_context *ctx, const nyb_block_weights *weights, size_t stage,
+                   nyb_batch *batch);
+
+// Final norm and output head for tokens [token0, token0 + logits.rows): logits [*, vocab].
+// To be called after the last block; does not change x. Costs one pass over the head's weights,
+// so give it some hundred tokens at once.
+//
+// NYB_E_NUMERIC  the head or the norm holds a NaN or an infinity.
+NYB_NODISCARD nyb_status nyb_head(const nyb_context *ctx, nyb_batch *batch, size_t token0,
+                                  nyb_mat logits, nyb_err *err);
+
+// Embeds ids [tokens] and runs every block, loading each into `weights`. Progress: stage
+// `what`, unit "layers".
+NYB_NODISCARD nyb_status nyb_forward(const nyb_context *ctx, nyb_batch *batch,
+                                     nyb_block_weights *weights, const int64_t *ids,
+                                     const char *what, nyb_err *err);
+
+#endif // NYB_MODEL_FORWARD_H_

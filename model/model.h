@@ -1,0 +1,89 @@
+// model.h - an opened model: its configuration, its mapped checkpoint, and every tensor that the
+// forward pass reads, found and checked. Plus one block's weights in f32.
+#ifndef NYB_MODEL_MODEL_H_
+#define NYB_MODEL_MODEL_H_
+
+#include "formats/quantization.h"
+#include "model/config.h"
+#include "nybble/context.h"
+#include "nybble/qweight.h"
+
+// One linear layer as it lies in the checkpoint: y = x W^T + bias.
+typedef struct nyb_linear {
+    const char *module;       // "model.layers.3.self_attn.q_proj"
+    size_t rows, cols;        // out_features, in_features
+    const nyb_tensor *weight; // [rows, cols] f32, f16 or bf16, mapped; NULL: quantised
+    const nyb_tensor *bias;   // [rows] likewise; NULL: none
+    bool quantized;
+} nyb_linear;
+
+// Linears [first, first + count) of a block read the same input of `width` columns.
+typedef struct nyb_stage {
+    size_t first, count;
+    size_t width;
+} nyb_stage;
+
+typedef struct nyb_model nyb_model;
+
+// Opens a Hugging Face folder: config.json, the checkpoint, and the quantization settings if it
+// has any. Nothing is copied; the tensors stay mapped until nyb_model_close().
+//
+// NYB_E_FORMAT  a tensor is missing, or has the wrong shape: err names it, both shapes, the file.
+// NYB_E_UNSUPPORTED  the configuration, or a tensor's type.
+// Others as nyb_model_config_load(), nyb_checkpoint_open(), nyb_quantization_load().
+// On every error *out is NULL.
+NYB_NODISCARD nyb_status nyb_model_open(nyb_model **out, const char *folder, nyb_err *err);
+void nyb_model_close(nyb_model *model); // NULL is fine
+
+// All of these live as long as the model.
+const char *nyb_model_folder(const nyb_model *model);
+const nyb_model_config *nyb_model_config_of(const nyb_model *model);
+const nyb_checkpoint *nyb_model_checkpoint(const nyb_model *model);
+const nyb_quantization *nyb_model_quantization(const nyb_model *model); // NULL: none
+
+// The walk sees a block as stages of linears, whatever the architecture. Both counts may depend
+// on the block once architectures differ from block to block.
+size_t nyb_block_count(const nyb_model *model);
+size_t nyb_stage_count(const nyb_model *model, size_t block);
+nyb_stage nyb_stage_at(const nyb_model *model, size_t block, size_t stage);
+size_t nyb_linear_count(const nyb_model *model, size_t block);
+const nyb_linear *nyb_linear_at(const nyb_model *model, size_t block, size_t linear);
+
+const nyb_tensor *nyb_model_embedding(const nyb_model *model);  // [vocab, hidden]
+const nyb_tensor *nyb_model_final_norm(const nyb_model *model); // [hidden]
+// The output head; its weight is the embedding when they are tied.
+const nyb_linear *nyb_model_head(const nyb_model *model);
+
+// One block's weights in f32, in memory of its own that is used for block after block.
+typedef struct nyb_block_weights {
+    const nyb_model *model;
+    size_t index; // of the loaded block
+    float *memory;
+    nyb_mat weights[NYB_LINEARS]; // [rows, cols] of each linear; the caller may overwrite them
+    float *biases[NYB_LINEARS];   // [rows], NULL: none
+    float *norms[NYB_STAGES];     // [hidden], NULL: the stage has none
+} nyb_block_weights;
+
+// Bytes that nyb_block_weights_init() allocates. SIZE_MAX when they cannot be counted.
+size_t nyb_block_weights_bytes(const nyb_model *model);
+
+// NYB_E_NOMEM  out is zeroed.
+NYB_NODISCARD nyb_status nyb_block_weights_init(nyb_block_weights *out, const nyb_model *model,
+                                                nyb_err *err);
+void nyb_block_weights_clear(nyb_block_weights *weights); // zeroed is fine
+
+// Reads block `index`: widened from the mapped tensors, or dequantised.
+//
+// NYB_E_NUMERIC  a NaN or an infinity; err names the tensor and the position.
+// Others as nyb_quantization_read(). The content is undefined after an error.
+NYB_NODISCARD nyb_status nyb_block_weights_load(const nyb_context *ctx, nyb_block_weights *weights,
+                                                size_t index, nyb_err *err);
+
+// Widens rows [row0, row0 + out.rows) of a mapped [*, out.cols] (or, for rank 1, [out.cols])
+// tensor of f32, f16 or bf16.
+//
+// NYB_E_NUMERIC  a NaN or an infinity; err names the tensor and the position.
+NYB_NODISCARD nyb_status nyb_tensor_widen(const nyb_tensor *tensor, size_t row0, nyb_mat out,
+                                          nyb_err *err);
+
+#endif // NYB_MODEL_MODEL_H_
