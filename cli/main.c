@@ -1,10 +1,126 @@
+// main.c - finds the command, reads its options, runs it, and turns the outcome into an exit
+// status.
+#include <errno.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
+#include "cli/commands.h"
+#include "cli/console.h"
+#include "cli/help.h"
+#include "cli/options.h"
 #include "nybble/version.h"
 
-int main(void)
+// Where the library could not make BLAS use the kernels that fit this CPU, a new start with its
+// environment variable set can. The variable being set is what keeps this from happening twice.
+static void restart_for_blas(char **argv)
 {
-    const nyb_build_info info = nyb_build();
-    printf("nybble %s\n%s\n%s\n", info.version, info.blas, info.blas_core);
-    return 0;
+    const char *const core = nyb_blas_core_wanted();
+    if (core && setenv("OPENBLAS_CORETYPE", core, 0) == 0)
+        (void) execv("/proc/self/exe", argv); // comes back only on failure: go on, slower
+}
+
+// Only what a signal handler may call.
+static void on_crash(int signal)
+{
+    static const char bug[] = "nybble: internal error, a fault of nybble itself\n";
+    static const char cut[] =
+        "nybble: a file became shorter while it was read, or its disk failed\n";
+    const ssize_t written = signal == SIGBUS ? write(STDERR_FILENO, cut, sizeof(cut) - 1)
+                                             : write(STDERR_FILENO, bug, sizeof(bug) - 1);
+    (void) written;
+    _exit(signal == SIGBUS ? NYB_EXIT_FAILED : NYB_EXIT_BUG);
+}
+
+// A closed pipe ends the program quietly, as it does other text tools, even when whoever started
+// it had that signal ignored. Crashes get an exit status; builds with assertions leave them to
+// debuggers and sanitizers, but for SIGBUS, which a file that shrinks raises.
+static void set_signals(void)
+{
+    struct sigaction action = {.sa_handler = SIG_DFL};
+    (void) sigaction(SIGPIPE, &action, NULL);
+    action.sa_handler = on_crash;
+    (void) sigaction(SIGBUS, &action, NULL);
+#ifdef NDEBUG
+    (void) sigaction(SIGSEGV, &action, NULL);
+    (void) sigaction(SIGABRT, &action, NULL);
+    (void) sigaction(SIGFPE, &action, NULL);
+    (void) sigaction(SIGILL, &action, NULL);
+#endif
+}
+
+// A result that did not reach its file is a failure, however well the command went.
+static nyb_exit close_output(nyb_exit code)
+{
+    const bool failed = ferror(stdout) != 0;
+    errno = 0;
+    if (fclose(stdout) == 0 && !failed)
+        return code;
+    char line[256];
+    (void) snprintf(line, sizeof(line), "cannot write to standard output: %s",
+                    errno ? strerror(errno) : "an earlier write failed");
+    nyb_console_say(NULL, "", line);
+    return code == NYB_EXIT_OK ? NYB_EXIT_FAILED : code;
+}
+
+static nyb_exit run_command(const nyb_command *command, size_t count, char **words)
+{
+    nyb_options_store store;
+    nyb_common common = {0};
+    nyb_call call = {.command = command};
+    const nyb_exit code = nyb_options_parse(&call, &store, &common, count, words);
+    if (code != NYB_EXIT_OK)
+        return code;
+    if (common.help) {
+        nyb_help_command(stdout, command);
+        return NYB_EXIT_OK;
+    }
+
+    nyb_console console = nyb_console_new(common.quiet, common.verbose);
+    call.context = nyb_console_context(&console);
+    call.context.threads = (unsigned) common.threads;
+    call.context.memory_bytes = common.memory;
+    call.json = common.json;
+    call.quiet = common.quiet;
+    call.verbose = common.verbose;
+
+    const nyb_exit result = command->run(&call);
+    nyb_console_clear(&console);
+    return result;
+}
+
+static nyb_exit no_command(const char *name)
+{
+    const char *const near = nyb_command_nearest(name);
+    char line[256];
+    (void) snprintf(line, sizeof(line), "no command '%.60s'%s%s%s (see 'nybble help')", name,
+                    near ? ", did you mean '" : "", near ? near : "", near ? "'?" : "");
+    nyb_console_say(NULL, "", line);
+    return NYB_EXIT_USAGE;
+}
+
+static nyb_exit run_program(int argc, char **argv)
+{
+    if (argc < 2) {
+        nyb_help_program(stderr);
+        return NYB_EXIT_USAGE;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        nyb_help_program(stdout);
+        return NYB_EXIT_OK;
+    }
+    const char *const name = strcmp(argv[1], "--version") == 0 ? "version" : argv[1];
+    const nyb_command *const command = nyb_command_find(name);
+    if (!command)
+        return no_command(name);
+    return run_command(command, (size_t) argc - 2, argv + 2);
+}
+
+int main(int argc, char **argv)
+{
+    restart_for_blas(argv);
+    set_signals();
+    return close_output(run_program(argc, argv));
 }

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "core/cpu.h"
+#include "nybble/version.h"
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static char blas_name[128];
@@ -80,6 +81,14 @@ const char *nyb_blas_core(void)
 {
     nyb_blas_init();
     return openblas_get_corename();
+}
+
+const char *nyb_blas_core_wanted(void)
+{
+    const char *const core = wanted_core(nyb_cpu_detected());
+    nyb_blas_init();
+    return core && !getenv("OPENBLAS_CORETYPE") && !knows_avx512(openblas_get_corename()) ? core
+                                                                                          : NULL;
 }
 
 // BLAS counts in int. Matrices of one layer stay far below; a caller that does not is ours.

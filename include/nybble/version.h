@@ -22,4 +22,9 @@ typedef struct nyb_build_info {
 
 NYB_API nyb_build_info nyb_build(void);
 
+// The value of OPENBLAS_CORETYPE with which this process should have been started, because the
+// kernels that OpenBLAS runs are not those that fit this CPU and could not be changed any more.
+// NULL when all is well or the variable is set. Static.
+NYB_API const char *nyb_blas_core_wanted(void);
+
 #endif // NYB_VERSION_H_

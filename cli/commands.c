@@ -1,0 +1,36 @@
+#include "cli/commands.h"
+
+#include <string.h>
+
+#include "cli/text.h"
+
+extern const nyb_command nyb_command_help, nyb_command_version;
+
+const nyb_command *const nyb_commands[] = {
+    &nyb_command_help,
+    &nyb_command_version,
+    NULL,
+};
+
+const nyb_command *nyb_command_find(const char *name)
+{
+    for (size_t i = 0; nyb_commands[i]; i++) {
+        if (strcmp(nyb_commands[i]->name, name) == 0)
+            return nyb_commands[i];
+    }
+    return NULL;
+}
+
+const char *nyb_command_nearest(const char *name)
+{
+    const char *best = NULL;
+    size_t least = SIZE_MAX;
+    for (size_t i = 0; nyb_commands[i]; i++) {
+        const size_t distance = nyb_text_distance(name, nyb_commands[i]->name);
+        if (distance < least) {
+            least = distance;
+            best = nyb_commands[i]->name;
+        }
+    }
+    return best && nyb_text_alike(name, least) ? best : NULL;
+}
