@@ -71,7 +71,7 @@ void nyb_batch_clear(nyb_batch *batch); // zeroed is fine
 //
 // NYB_E_ARG      an id is outside the vocabulary: err has its position and value.
 // NYB_E_NUMERIC  an embedding holds a NaN or an infinity.
-NYB_NODISCARD nyb_status nyb_embed(const nyb_context *ctx, nyb_batch *batch, const int64_t *ids,
+NYB_NODISCARD nyb_status nyb_embed(const nyb_context *ctx, nyb_batch *batch, const uint32_t *ids,
                                    nyb_err *err);
 
 // Writes the f32 input of the stage's linears for tokens [token0, token0 + out.rows) into out
@@ -95,7 +95,7 @@ NYB_NODISCARD nyb_status nyb_head(const nyb_context *ctx, nyb_batch *batch, size
 // Embeds ids [tokens] and runs every block, loading each into `weights`. Progress: stage
 // `what`, unit "layers".
 NYB_NODISCARD nyb_status nyb_forward(const nyb_context *ctx, nyb_batch *batch,
-                                     nyb_block_weights *weights, const int64_t *ids,
+                                     nyb_block_weights *weights, const uint32_t *ids,
                                      const char *what, nyb_err *err);
 
 #endif // NYB_MODEL_FORWARD_H_

@@ -33,7 +33,7 @@ typedef struct nyb_generate_result {
 } nyb_generate_result;
 
 // Called for each new token; false ends the run.
-typedef bool (*nyb_generate_token)(void *user, int64_t id);
+typedef bool (*nyb_generate_token)(void *user, uint32_t id);
 
 typedef struct nyb_generator nyb_generator;
 
@@ -45,6 +45,16 @@ NYB_API NYB_NODISCARD nyb_status nyb_generator_open(nyb_generator **out, const n
                                                     const char *folder, nyb_err *err);
 NYB_API void nyb_generator_close(nyb_generator *generator); // NULL is fine
 
+// Reads a prompt of ready-made ids: a .npy file of integers with one axis, or a JSON list.
+//
+//   ids  out, [*count], belongs to the generator and lives until it is closed
+//
+// NYB_E_FORMAT  not such a file, or an id outside the vocabulary; err names its position.
+// NYB_E_SHAPE   more than one sequence.
+NYB_API NYB_NODISCARD nyb_status nyb_generator_prompt(nyb_generator *generator, const char *path,
+                                                      const uint32_t **ids, size_t *count,
+                                                      nyb_err *err);
+
 // Continues `prompt`. The same arguments give the same tokens, at any number of threads.
 //
 //   prompt  [count] token ids, count >= 1
@@ -53,7 +63,7 @@ NYB_API void nyb_generator_close(nyb_generator *generator); // NULL is fine
 //
 // NYB_E_ARG    a parameter is outside its range, or an id outside the vocabulary.
 // NYB_E_NOMEM  no room for the keys and values of count + max_tokens positions.
-NYB_API NYB_NODISCARD nyb_status nyb_generate(nyb_generator *generator, const int64_t *prompt,
+NYB_API NYB_NODISCARD nyb_status nyb_generate(nyb_generator *generator, const uint32_t *prompt,
                                               size_t count, const nyb_generate_params *params,
                                               nyb_generate_token token, void *user,
                                               nyb_generate_result *result, nyb_err *err);
