@@ -54,9 +54,10 @@ NYB_NODISCARD nyb_status nyb_tensor_describe(nyb_tensor *out, const char *name, 
 // "F32 [2, 3]" in the arena, for errors and listings; NULL when there is no room.
 const char *nyb_tensor_text(nyb_arena *arena, const nyb_tensor *tensor);
 
-// Sorts the tensors as the reference writer does: by the size of one element, largest first,
-// then by name. `order` receives `count` indices into `tensors`.
-void nyb_safetensors_sort(size_t *order, const nyb_tensor *tensors, size_t count);
+// Sorts indices into `tensors` as the reference writer orders a file: by type, large elements
+// first, then by name.
+NYB_NODISCARD nyb_status nyb_safetensors_sort(size_t *order, const nyb_tensor *tensors,
+                                              size_t count, nyb_err *err);
 
 // The first bytes of a file that holds tensors[order[0..count)] in this order: the length, the
 // JSON with `__metadata__` {"format":"pt"}, and spaces up to a multiple of 8. In the arena.
