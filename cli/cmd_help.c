@@ -37,6 +37,13 @@ static nyb_exit check_tables(const nyb_call *call)
     return NYB_EXIT_OK;
 }
 
+static const char *const kinds[] = {
+    [NYB_OPTION_FLAG] = "flag",     [NYB_OPTION_SWITCH] = "switch", [NYB_OPTION_COUNT] = "count",
+    [NYB_OPTION_SIZE] = "size",     [NYB_OPTION_INT] = "int",       [NYB_OPTION_REAL] = "real",
+    [NYB_OPTION_BYTES] = "bytes",   [NYB_OPTION_TEXT] = "text",     [NYB_OPTION_PATH] = "path",
+    [NYB_OPTION_CHOICE] = "choice", [NYB_OPTION_TEXTS] = "texts",   [NYB_OPTION_PATHS] = "paths",
+};
+
 static json_t *option_list(const nyb_command *command, const nyb_option *from, bool common)
 {
     json_t *const list = json_array();
@@ -46,9 +53,9 @@ static json_t *option_list(const nyb_command *command, const nyb_option *from, b
             continue;
         nyb_option_value_text(o, value, sizeof(value));
         nyb_option_default_text(o, common ? NULL : command->defaults, fallback, sizeof(fallback));
-        (void) json_array_append_new(list,
-                                     json_pack("{s:s, s:s, s:s, s:s}", "name", o->name, "value",
-                                               value, "default", fallback, "about", o->about));
+        (void) json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s, s:s}", "name", o->name,
+                                                     "kind", kinds[o->kind], "value", value,
+                                                     "default", fallback, "about", o->about));
     }
     return list;
 }

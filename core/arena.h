@@ -27,7 +27,7 @@ char *nyb_arena_text(nyb_arena *arena, const char *text, size_t length);
 
 // printf into the arena. NULL when there is no room.
 __attribute__((format(printf, 2, 3))) char *nyb_arena_format(nyb_arena *arena, const char *format,
-                                                            ...);
+                                                             ...);
 
 // A zeroed matrix; its `at` is NULL when there is no room.
 nyb_mat nyb_arena_mat(nyb_arena *arena, size_t rows, size_t cols);

@@ -6,11 +6,11 @@ static const struct {
     const char *name;
     size_t bytes;
 } dtypes[NYB_DTYPE_COUNT] = {
-    [NYB_F32] = {"F32", 4},         [NYB_F16] = {"F16", 2},         [NYB_BF16] = {"BF16", 2},
-    [NYB_F64] = {"F64", 8},         [NYB_F8_E4M3] = {"F8_E4M3", 1}, [NYB_F8_E5M2] = {"F8_E5M2", 1},
-    [NYB_I8] = {"I8", 1},           [NYB_U8] = {"U8", 1},           [NYB_I16] = {"I16", 2},
-    [NYB_U16] = {"U16", 2},         [NYB_I32] = {"I32", 4},         [NYB_U32] = {"U32", 4},
-    [NYB_I64] = {"I64", 8},         [NYB_U64] = {"U64", 8},         [NYB_BOOL] = {"BOOL", 1},
+    [NYB_F32] = {"F32", 4}, [NYB_F16] = {"F16", 2},         [NYB_BF16] = {"BF16", 2},
+    [NYB_F64] = {"F64", 8}, [NYB_F8_E4M3] = {"F8_E4M3", 1}, [NYB_F8_E5M2] = {"F8_E5M2", 1},
+    [NYB_I8] = {"I8", 1},   [NYB_U8] = {"U8", 1},           [NYB_I16] = {"I16", 2},
+    [NYB_U16] = {"U16", 2}, [NYB_I32] = {"I32", 4},         [NYB_U32] = {"U32", 4},
+    [NYB_I64] = {"I64", 8}, [NYB_U64] = {"U64", 8},         [NYB_BOOL] = {"BOOL", 1},
 };
 
 size_t nyb_dtype_bytes(nyb_dtype dtype)
