@@ -6,7 +6,6 @@
 #include <dlfcn.h>
 #include <lapacke.h>
 #include <limits.h>
-#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -132,55 +131,48 @@ void nyb_gemv(float *y, nyb_mat a, const float *x)
                 as_int(a.stride), x, 1, 0.0f, y, 1);
 }
 
-// Element (i, j) trades places with (n-1-i, n-1-j), which turns an upper triangle into a lower
-// one and back.
-static void reverse(nyb_mat h)
+void nyb_syrk_t(nyb_mat c, nyb_mat a)
 {
-    for (size_t i = 0; i < h.rows - h.rows / 2; i++) {
-        float *const a = nyb_row(h, i), *const b = nyb_row(h, h.rows - 1 - i);
-        const size_t half = a == b ? h.cols / 2 : h.cols;
-        for (size_t j = 0; j < half; j++) {
-            const float kept = a[j];
-            a[j] = b[h.cols - 1 - j];
-            b[h.cols - 1 - j] = kept;
-        }
-    }
-}
-
-static nyb_status check_finite(nyb_mat h, nyb_err *err)
-{
-    for (size_t i = 0; i < h.rows; i++) {
-        for (size_t j = i; j < h.cols; j++) {
-            if (!isfinite(nyb_row(h, i)[j]))
-                return nyb_fail(err, NYB_E_NUMERIC, "hessian (%zu, %zu) is %g", i, j,
-                                (double) nyb_row(h, i)[j]);
-        }
-    }
-    return NYB_OK;
-}
-
-// With J the reversal of the order of rows or columns: J H J = L L^T gives
-// H = (J L J)(J L J)^T with J L J upper triangular, so U = inv(J L J) = J inv(L) J. That is one
-// factorisation and one triangular inverse, half of what inverting H and factoring that takes.
-// A row-major lower triangle is LAPACK's column-major upper one, so nothing is transposed.
-nyb_status nyb_inverse_factor(const nyb_context *ctx, nyb_mat h, nyb_err *err)
-{
-    (void) ctx;
+    assert(c.rows == c.cols && a.cols == c.cols);
     nyb_blas_init();
-    if (h.rows != h.cols || h.stride > INT_MAX)
-        return nyb_fail(err, NYB_E_SHAPE, "hessian is %zu x %zu", h.rows, h.cols);
-    const nyb_status status = check_finite(h, err);
-    if (status != NYB_OK)
-        return status;
+    cblas_ssyrk(CblasRowMajor, CblasUpper, CblasTrans, as_int(c.rows), as_int(a.rows), 1.0f, a.at,
+                as_int(a.stride), 1.0f, c.at, as_int(c.stride));
+}
 
-    const lapack_int n = (lapack_int) h.rows, stride = (lapack_int) h.stride;
-    reverse(h);
-    lapack_int info = LAPACKE_spotrf_work(LAPACK_COL_MAJOR, 'U', n, h.at, stride);
-    if (info == 0)
-        info = LAPACKE_strtri_work(LAPACK_COL_MAJOR, 'U', 'N', n, h.at, stride);
-    if (info != 0)
-        return nyb_fail(err, NYB_E_NOT_PD, "hessian is not positive definite at column %d of %d",
-                        (int) (info > 0 ? n - info : 0), (int) n);
-    reverse(h);
-    return NYB_OK;
+void nyb_trsm_right(nyb_mat x, nyb_mat v)
+{
+    assert(v.rows == v.cols && x.cols == v.rows);
+    nyb_blas_init();
+    cblas_strsm(CblasRowMajor, CblasRight, CblasUpper, CblasTrans, CblasNonUnit, as_int(x.rows),
+                as_int(x.cols), 1.0f, v.at, as_int(v.stride), x.at, as_int(x.stride));
+}
+
+void nyb_trmm_left(nyb_mat x, nyb_mat u)
+{
+    assert(u.rows == u.cols && x.rows == u.cols);
+    nyb_blas_init();
+    cblas_strmm(CblasRowMajor, CblasLeft, CblasUpper, CblasNoTrans, CblasNonUnit, as_int(x.rows),
+                as_int(x.cols), -1.0f, u.at, as_int(u.stride), x.at, as_int(x.stride));
+}
+
+// A row-major lower triangle is LAPACK's column-major upper one and the other way round, so
+// nothing is transposed.
+size_t nyb_cholesky(nyb_mat a)
+{
+    assert(a.rows == a.cols);
+    nyb_blas_init();
+    const lapack_int info =
+        LAPACKE_spotrf_work(LAPACK_COL_MAJOR, 'U', as_int(a.rows), a.at, as_int(a.stride));
+    assert(info >= 0);
+    return (size_t) info;
+}
+
+void nyb_invert_upper(nyb_mat v)
+{
+    assert(v.rows == v.cols);
+    nyb_blas_init();
+    const lapack_int info =
+        LAPACKE_strtri_work(LAPACK_COL_MAJOR, 'L', 'N', as_int(v.rows), v.at, as_int(v.stride));
+    assert(info == 0);
+    (void) info;
 }

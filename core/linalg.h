@@ -29,11 +29,20 @@ void nyb_gemm_tn(nyb_mat c, nyb_mat a, nyb_mat b, float alpha, float beta);
 // y = a x                           a [m, k], x [k], y [m]
 void nyb_gemv(float *y, nyb_mat a, const float *x);
 
-// h [n, n] symmetric positive definite, of which the upper triangle is read, becomes the upper
-// triangular U with inv(h) = U^T U; the strict lower triangle is left undefined.
-//
-// NYB_E_NOT_PD   h is not positive definite; err names the column. h is spoiled.
-// NYB_E_NUMERIC  h holds a NaN or an infinity. h is spoiled.
-NYB_NODISCARD nyb_status nyb_inverse_factor(const nyb_context *ctx, nyb_mat h, nyb_err *err);
+// upper triangle of c += a^T a      a [k, n], c [n, n]; the strict lower triangle is left alone
+void nyb_syrk_t(nyb_mat c, nyb_mat a);
+
+// x = x inv(v^T)                    v [n, n] upper triangular, x [m, n]
+void nyb_trsm_right(nyb_mat x, nyb_mat v);
+
+// x = -u x                          u [m, m] upper triangular, x [m, n]
+void nyb_trmm_left(nyb_mat x, nyb_mat u);
+
+// The lower triangle of a becomes L with a = L L^T. Returns 0, or 1 + the first column at which a
+// is not positive definite. The strict upper triangle is left alone, here and below.
+size_t nyb_cholesky(nyb_mat a);
+
+// The upper triangle of v becomes its inverse. v has no 0 on its diagonal.
+void nyb_invert_upper(nyb_mat v);
 
 #endif // NYB_CORE_LINALG_H_

@@ -92,6 +92,7 @@ typedef struct nyb_gptq_factor {
     double seconds;             // wall time of nyb_gptq_prepare()
     nyb_gptq_order order;       // what it was made for
     size_t group_size;          // likewise
+    size_t tokens;              // that H was summed over
     const nyb_hessian *hessian; // borrowed for the report's losses; NULL if taken over
 } nyb_gptq_factor;
 

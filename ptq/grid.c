@@ -1,0 +1,125 @@
+#include "ptq/grid.h"
+
+#include <assert.h>
+#include <float.h>
+#include <math.h>
+
+#include "core/dtype.h"
+
+nyb_status nyb_grid_check(const nyb_grid_params *params, size_t cols, nyb_err *err)
+{
+    const unsigned bits = params->bits;
+    if (params->kind != NYB_GRID_MINMAX && params->kind != NYB_GRID_ABSMAX)
+        return nyb_fail(err, NYB_E_ARG, "grid kind is %d", (int) params->kind);
+    if (bits != 2 && bits != 3 && bits != 4 && bits != 8)
+        return nyb_fail(err, NYB_E_ARG, "weight bits are %u, want 2, 3, 4 or 8", bits);
+    if (params->group_size > cols)
+        return nyb_fail(err, NYB_E_ARG, "group size %zu is more than the %zu columns",
+                        params->group_size, cols);
+    if (!nyb_dtype_is_float(params->scale_dtype))
+        return nyb_fail(err, NYB_E_ARG, "scales cannot be stored as %s, want F32, F16 or BF16",
+                        nyb_dtype_name(params->scale_dtype));
+    if (params->lowest_zero > 1u << (bits - 1))
+        return nyb_fail(err, NYB_E_ARG, "lowest zero point is %u, want at most %u",
+                        params->lowest_zero, 1u << (bits - 1));
+    return NYB_OK;
+}
+
+// Smallest scale that is ever used. A subnormal f32 or bf16 may be flushed to zero by readers;
+// f16 is widened before it is multiplied, so its subnormals are safe.
+static float smallest_scale(nyb_dtype dtype)
+{
+    return dtype == NYB_F16 ? 0x1p-24f : FLT_MIN;
+}
+
+static float storable(double scale, nyb_dtype dtype)
+{
+    const float rounded = nyb_round_to((float) scale, dtype), least = smallest_scale(dtype);
+    return rounded > least ? rounded : least;
+}
+
+void nyb_grid_span(const nyb_grid_params *params, float low, float high, float *scale, float *zero)
+{
+    const double top = (double) nyb_grid_top(params->bits), least = params->lowest_zero;
+    const double step = params->reference ? (double) ((high - low) / (float) top)
+                                          : ((double) high - (double) low) / top;
+    *scale = storable(step, params->scale_dtype);
+    if (params->symmetric) {
+        *zero = (float) (1u << (params->bits - 1));
+        return;
+    }
+    const double wanted =
+        params->reference ? (double) rintf(-low / *scale) : rint(-(double) low / (double) *scale);
+    if (!params->reference && wanted < least) // fewer codes lie above zero now: widen the steps
+        *scale = storable((double) high / (top - least), params->scale_dtype);
+    *zero = (float) (wanted < least ? least : wanted > top ? top : wanted);
+}
+
+// The smallest and largest value of each lane, with 0 always between them.
+static void find_range(nyb_mat values, float *low, float *high)
+{
+    for (size_t lane = 0; lane < NYB_LANES; lane++)
+        low[lane] = high[lane] = 0.0f;
+    for (size_t j = 0; j < values.rows; j++) {
+        const float *const value = nyb_row(values, j);
+        for (size_t lane = 0; lane < NYB_LANES; lane++) {
+            low[lane] = value[lane] < low[lane] ? value[lane] : low[lane];
+            high[lane] = value[lane] > high[lane] ? value[lane] : high[lane];
+        }
+    }
+}
+
+static void make_symmetric(const nyb_grid_params *params, float *low, float *high)
+{
+    for (size_t lane = 0; lane < NYB_LANES; lane++) {
+        high[lane] = fmaxf(-low[lane], high[lane]);
+        if (!params->reference || low[lane] < 0.0f)
+            low[lane] = -high[lane];
+    }
+}
+
+// Keras' formula, whose epsilon keeps the scale above zero.
+static void fit_absmax(const nyb_grid_params *params, const float *low, const float *high,
+                       nyb_grid_lanes *out)
+{
+    const float steps = (float) ((1u << (params->bits - 1)) - 1);
+    for (size_t lane = 0; lane < NYB_LANES; lane++) {
+        const float absmax = fmaxf(-low[lane], high[lane]) + 1e-7f;
+        out->scale[lane] = storable((double) (absmax / steps), params->scale_dtype);
+        out->zero[lane] = (float) (1u << (params->bits - 1));
+    }
+}
+
+static size_t first_infinite(const float *scale)
+{
+    for (size_t lane = 0; lane < NYB_LANES; lane++) {
+        if (!isfinite(scale[lane]))
+            return lane;
+    }
+    return NYB_LANES;
+}
+
+size_t nyb_grid_fit(const nyb_grid_params *params, nyb_mat values, nyb_grid_lanes *out)
+{
+    float low[NYB_LANES], high[NYB_LANES];
+    assert(values.cols == NYB_LANES);
+
+    find_range(values, low, high);
+    if (params->kind == NYB_GRID_ABSMAX) {
+        fit_absmax(params, low, high, out);
+        return first_infinite(out->scale);
+    }
+    if (params->symmetric)
+        make_symmetric(params, low, high);
+    for (size_t lane = 0; lane < NYB_LANES; lane++) {
+        if (low[lane] == 0.0f && high[lane] == 0.0f) {
+            low[lane] = -1.0f;
+            high[lane] = 1.0f;
+        }
+        nyb_grid_span(params, low[lane], high[lane], &out->scale[lane], &out->zero[lane]);
+    }
+    const size_t bad = first_infinite(out->scale);
+    if (bad == NYB_LANES && params->scale_search)
+        nyb_grid_search(params, values, low, high, out);
+    return bad;
+}

@@ -1,0 +1,63 @@
+// grid.h - fitting a group's grid and rounding onto it, for many rows side by side.
+//
+// Everything here works on lanes: a tile holds NYB_LANES rows of a weight transposed, so that the
+// same column of all rows lies together and compilers make vector code of plain loops. Missing
+// rows of the last tile are zeros, so that a row's result does not depend on its neighbours.
+#ifndef NYB_PTQ_GRID_H_
+#define NYB_PTQ_GRID_H_
+
+#include "core/status.h"
+#include "nybble/grid.h"
+
+enum { NYB_LANES = 64 };
+
+// One group's parameters for each lane. Zero points are small integers; f32 holds them exactly.
+typedef struct nyb_grid_lanes {
+    float scale[NYB_LANES];
+    float zero[NYB_LANES];
+} nyb_grid_lanes;
+
+// The largest code.
+static inline float nyb_grid_top(unsigned bits)
+{
+    return (float) ((1u << bits) - 1);
+}
+
+// The nearest integer, ties to even, for |x| < 2^22; rintf() would be a call in vector loops of
+// the baseline instruction set.
+static inline float nyb_round_even(float x)
+{
+    const float shift = 0x1.8p23f;
+    return (x + shift) - shift;
+}
+
+static inline float nyb_clamp(float x, float low, float high)
+{
+    x = x > low ? x : low; // also turns a NaN into `low`
+    return x < high ? x : high;
+}
+
+// The code of the grid point nearest to w. Any w gives a code in [0, top].
+static inline float nyb_grid_code(float w, float scale, float zero, float top)
+{
+    // Both codes and zero points are below 256, so clamping first changes no result.
+    const float steps = nyb_round_even(nyb_clamp(w / scale, -512.0f, 512.0f));
+    return nyb_clamp(steps + zero, 0.0f, top);
+}
+
+// Checks every field for a weight of `cols` columns. NYB_E_ARG.
+NYB_NODISCARD nyb_status nyb_grid_check(const nyb_grid_params *params, size_t cols, nyb_err *err);
+
+// Chooses each lane's grid for a group: values [columns of the group, NYB_LANES], all finite. Returns the first lane whose scale is too large for scale_dtype, or NYB_LANES.
+size_t nyb_grid_fit(const nyb_grid_params *params, nyb_mat values, nyb_grid_lanes *out);
+
+// The rest of nyb_grid_fit(), for params->scale_search: improves out over shrunken ranges.
+// `low` and `high` are the range of each lane that gave out.
+void nyb_grid_search(const nyb_grid_params *params, nyb_mat values, const float *low,
+                     const float *high, nyb_grid_lanes *out);
+
+// Scale and zero point of one lane for the range [low, high] as scale_dtype and lowest_zero allow.
+// The scale is infinite when it is too large for scale_dtype.
+void nyb_grid_span(const nyb_grid_params *params, float low, float high, float *scale, float *zero);
+
+#endif // NYB_PTQ_GRID_H_
