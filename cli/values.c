@@ -114,15 +114,16 @@ static bool read_bytes(const char *text, size_t *out, char why[256])
 
 static bool read_choice(const nyb_option *option, const char *text, int *out, char why[256])
 {
-    char list[200];
+    int used = snprintf(why, 256, "wants one of");
     for (int i = 0; option->choices[i]; i++) {
         if (strcmp(option->choices[i], text) == 0) {
             *out = i;
             return true;
         }
+        if (used < 256)
+            used += snprintf(why + used, 256 - (size_t) used, "%s %s", i ? "," : "",
+                             option->choices[i]);
     }
-    nyb_option_value_text(option, list, sizeof(list));
-    (void) snprintf(why, 256, "wants %s", list);
     return false;
 }
 
