@@ -122,5 +122,5 @@ int main(int argc, char **argv)
 {
     restart_for_blas(argv);
     set_signals();
-    return close_output(run_program(argc, argv));
+    return (int) close_output(run_program(argc, argv));
 }
