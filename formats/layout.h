@@ -42,6 +42,8 @@ typedef struct nyb_layout {
     const char *about;    // one line for help
     bool quantize_config; // config() is also written as quantize_config.json
 
+    const char *marker; // "qweight": a layer is in this layout when it has such a tensor
+
     // The least zero point that every reader takes as it is: 1 for gptq v1, else 0.
     unsigned lowest_zero;
 

@@ -31,7 +31,7 @@ LIBRARIES = {
     "pthread.h": {"core", "calib"},
     "hdf5.h": {"formats"},
     "zip.h": {"formats"},
-    "pcre2.h": {"model"},
+    "pcre2.h": {"model", "formats"},
     "utf8proc.h": {"model"},
     "jansson.h": {"core", "formats", "model", "calib", "eval", "cli"},
     "nettle/": {"core"},

@@ -1,0 +1,80 @@
+#include "formats/layout.h"
+
+#include <string.h>
+
+#include "formats/layout_parts.h"
+
+// In the order of help. The first is the default of commands that ask for none.
+static const nyb_layout *const layouts[] = {
+    &nyb_layout_compressed_tensors,
+    &nyb_layout_gptq,
+    &nyb_layout_gptq_v2,
+};
+
+enum { LAYOUT_COUNT = sizeof(layouts) / sizeof(layouts[0]) };
+
+size_t nyb_layout_count(void)
+{
+    return LAYOUT_COUNT;
+}
+
+const nyb_layout *nyb_layout_at(size_t index)
+{
+    return layouts[index];
+}
+
+const nyb_layout *nyb_layout_by_name(const char *name)
+{
+    for (size_t i = 0; i < LAYOUT_COUNT; i++) {
+        if (strcmp(layouts[i]->name, name) == 0)
+            return layouts[i];
+    }
+    return NULL;
+}
+
+nyb_layout_spec nyb_layout_spec_of(const nyb_qweight *q)
+{
+    return (nyb_layout_spec){
+        .rows = q->rows,
+        .cols = q->cols,
+        .bits = q->bits,
+        .group_size = q->groups == 1 && q->group_size == q->cols ? 0 : q->group_size,
+        .symmetric = q->symmetric,
+        .irregular = q->irregular,
+        .scale_dtype = q->scale_dtype,
+    };
+}
+
+// Packs into scratch memory and puts what was packed. The arena is the caller's to clear.
+static nyb_status pack_and_put(const nyb_layout *layout, nyb_store *store, const char *module,
+                               const nyb_qweight *q, nyb_arena *arena, nyb_err *err)
+{
+    nyb_tensor tensors[NYB_LAYOUT_TENSORS];
+    void *buffers[NYB_LAYOUT_TENSORS];
+    size_t count = 0;
+    const nyb_layout_spec spec = nyb_layout_spec_of(q);
+
+    nyb_status status = layout->check(&spec, module, err);
+    if (status == NYB_OK)
+        status = layout->tensors(tensors, &count, &spec, module, arena, err);
+    if (status != NYB_OK)
+        return status;
+    for (size_t i = 0; i < count; i++) {
+        buffers[i] = nyb_arena_alloc(arena, tensors[i].bytes, 1);
+        if (!buffers[i])
+            return nyb_no_memory(err, tensors[i].name, tensors[i].bytes, 1);
+    }
+    status = layout->pack(q, buffers, module, err);
+    for (size_t i = 0; i < count && status == NYB_OK; i++)
+        status = nyb_store_put(store, tensors[i].name, buffers[i], tensors[i].bytes, err);
+    return status;
+}
+
+nyb_status nyb_layout_put(const nyb_layout *layout, nyb_store *store, const char *module,
+                          const nyb_qweight *q, nyb_err *err)
+{
+    nyb_arena arena = {0};
+    const nyb_status status = pack_and_put(layout, store, module, q, &arena, err);
+    nyb_arena_clear(&arena);
+    return status;
+}

@@ -1,0 +1,385 @@
+// compressed-tensors, format "pack-quantized": rows stay rows, codes are packed along the input
+// axis.
+//
+//   weight_packed     [rows, cols * bits / 32]   I32  codes
+//   weight_scale      [rows, groups]             the model's type
+//   weight_shape      [2]                        I64  rows, cols
+//   weight_zero_point [rows * bits / 32, groups] I32  only when asymmetric; packed along the rows
+//
+// The format's own codes and zero points are signed and stored with 2^(bits - 1) added: what is
+// stored is exactly the unsigned code.
+#include <string.h>
+
+#include "core/dtype.h"
+#include "formats/layout_parts.h"
+#include "formats/safetensors.h"
+#include "kernels/pack.h"
+
+enum { PACKED, SCALE, SHAPE, ZERO_POINT, TENSORS };
+
+static const char *const suffixes[TENSORS] = {"weight_packed", "weight_scale", "weight_shape",
+                                              "weight_zero_point"};
+
+static nyb_dtype scale_dtype(nyb_dtype model)
+{
+    return nyb_dtype_is_float(model) ? model : NYB_F32;
+}
+
+static nyb_status check(const nyb_layout_spec *spec, const char *module, nyb_err *err)
+{
+    const nyb_status status = nyb_layout_check_spec(spec, module, err);
+    if (status != NYB_OK)
+        return status;
+    if (spec->irregular)
+        return nyb_fail(err, NYB_E_UNSUPPORTED,
+                        "'%s': readers of compressed-tensors no longer take columns in an order of "
+                        "their own; use --activation-order group, or --format gptq",
+                        module);
+    if (spec->group_size && spec->cols % spec->group_size != 0)
+        return nyb_fail(err, NYB_E_UNSUPPORTED,
+                        "'%s': readers of compressed-tensors want whole groups, and %zu columns "
+                        "are not a multiple of %zu; choose another --group-size (-1: one per "
+                        "channel), or leave this layer out",
+                        module, spec->cols, spec->group_size);
+    return NYB_OK;
+}
+
+static nyb_status tensors(nyb_tensor out[NYB_LAYOUT_TENSORS], size_t *count,
+                          const nyb_layout_spec *spec, const char *module, nyb_arena *arena,
+                          nyb_err *err)
+{
+    const size_t groups = nyb_layout_groups(spec);
+    const nyb_dtype dtypes[TENSORS] = {NYB_I32, spec->scale_dtype, NYB_I64, NYB_I32};
+    const size_t shapes[TENSORS][2] = {
+        [PACKED] = {spec->rows, nyb_pack_words(spec->cols, spec->bits)},
+        [SCALE] = {spec->rows, groups},
+        [SHAPE] = {2, 0},
+        [ZERO_POINT] = {nyb_pack_words(spec->rows, spec->bits), groups},
+    };
+    *count = spec->symmetric ? ZERO_POINT : TENSORS;
+    for (size_t i = 0; i < *count; i++) {
+        const nyb_status status =
+            nyb_layout_describe(&out[i], module, suffixes[i], dtypes[i], shapes[i], arena, err);
+        if (status != NYB_OK)
+            return status;
+    }
+    return NYB_OK;
+}
+
+// Zero points run down the rows, so their transpose is packed and stored transposed.
+static nyb_status pack_zeros(void *out, const nyb_qweight *q, nyb_err *err)
+{
+    uint8_t *const across = nyb_alloc_raw(q->groups, q->rows);
+    if (!across)
+        return nyb_no_memory(err, "zero points", q->groups, q->rows);
+    nyb_transpose_u8(across, q->zeros, q->rows, q->groups);
+    nyb_pack_down(out, across, q->groups, q->rows, q->bits);
+    nyb_free(across);
+    return NYB_OK;
+}
+
+static nyb_status pack(const nyb_qweight *q, void *const buffers[], const char *module,
+                       nyb_err *err)
+{
+    const size_t words = nyb_pack_words(q->cols, q->bits);
+    const int64_t shape[2] = {(int64_t) q->rows, (int64_t) q->cols};
+
+    nyb_status status = nyb_layout_check_values(q, 0, module, err);
+    if (status == NYB_OK && !q->symmetric)
+        status = pack_zeros(buffers[ZERO_POINT], q, err);
+    if (status != NYB_OK)
+        return status;
+    for (size_t i = 0; i < q->rows; i++)
+        nyb_pack_row((unsigned char *) buffers[PACKED] + i * words * 4, q->codes + i * q->cols,
+                     q->cols, q->bits);
+    nyb_narrow(buffers[SCALE], q->scale_dtype, q->scales, q->rows * q->groups);
+    memcpy(buffers[SHAPE], shape, sizeof(shape));
+    return NYB_OK;
+}
+
+// ---- Reading --------------------------------------------------------------------------------
+
+// Until 2026 the library packed 32 / bits codes into a word and left the rest of it empty, which
+// differs for 3 bits: 10 codes and 2 empty bits.
+static size_t padded_words(size_t n, unsigned bits)
+{
+    const size_t per_word = 32 / bits;
+    return n / per_word + (n % per_word != 0);
+}
+
+static void unpack_padded_row(uint8_t *codes, const void *words, size_t n, unsigned bits)
+{
+    const size_t per_word = 32 / bits;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t word;
+        memcpy(&word, (const unsigned char *) words + i / per_word * 4, sizeof(word));
+        codes[i] = (uint8_t) (word >> (i % per_word * bits) & ((1u << bits) - 1));
+    }
+}
+
+static nyb_status check_shape(const nyb_qweight *q, const nyb_layer *layer)
+{
+    const nyb_tensor *tensor = NULL;
+    int64_t shape[2] = {0, 0};
+    const nyb_status status = nyb_layer_get(&tensor, layer, suffixes[SHAPE]);
+    if (status != NYB_OK)
+        return status;
+    if ((tensor->dtype != NYB_I64 && tensor->dtype != NYB_I32) || tensor->rank != 1 ||
+        tensor->shape[0] != 2)
+        return nyb_layer_fail(layer, tensor, NYB_E_FORMAT, "is not I64 [2]");
+    for (size_t i = 0; i < 2; i++) {
+        int32_t small = 0;
+        if (tensor->dtype == NYB_I64) {
+            memcpy(&shape[i], (const unsigned char *) tensor->at + i * 8, 8);
+        } else {
+            memcpy(&small, (const unsigned char *) tensor->at + i * 4, 4);
+            shape[i] = small;
+        }
+    }
+    if (shape[0] != (int64_t) q->rows || shape[1] != (int64_t) q->cols)
+        return nyb_layer_fail(layer, tensor, NYB_E_FORMAT,
+                              "says %lld x %lld, the model wants %zu x %zu", (long long) shape[0],
+                              (long long) shape[1], q->rows, q->cols);
+    return NYB_OK;
+}
+
+// The packed codes and how they lie.
+typedef struct packing {
+    const nyb_tensor *tensor;
+    size_t words; // of a row
+    bool padded;  // the older packing
+} packing;
+
+// Looked at before anything is allocated, so that a shape that only the configuration claims
+// takes no memory. Where both packings give the same width (rows of up to about a hundred codes)
+// it is taken for the present one.
+static nyb_status find_codes(packing *out, const nyb_layer *layer, const nyb_layout_spec *spec)
+{
+    const size_t dense = nyb_pack_words(spec->cols, spec->bits);
+    const size_t old = padded_words(spec->cols, spec->bits);
+    const nyb_status status = nyb_layer_get(&out->tensor, layer, suffixes[PACKED]);
+    if (status != NYB_OK)
+        return status;
+    out->padded = dense != old && out->tensor->rank == 2 && out->tensor->shape[1] == old;
+    out->words = out->padded ? old : dense;
+    return nyb_layer_matrix(layer, out->tensor, NYB_I32, spec->rows, out->words);
+}
+
+static void unpack_codes(nyb_qweight *q, const packing *from)
+{
+    for (size_t i = 0; i < q->rows; i++) {
+        const unsigned char *const row =
+            (const unsigned char *) from->tensor->at + i * from->words * 4;
+        if (from->padded)
+            unpack_padded_row(q->codes + i * q->cols, row, q->cols, q->bits);
+        else
+            nyb_unpack_row(q->codes + i * q->cols, row, q->cols, q->bits);
+    }
+}
+
+// The older packing of zero points: word w of group g at [w, g].
+static nyb_status unpack_padded_zeros(nyb_qweight *q, const nyb_layer *layer,
+                                      const nyb_tensor *tensor)
+{
+    const size_t words = padded_words(q->rows, q->bits), per_word = 32 / q->bits;
+    const nyb_status status = nyb_layer_matrix(layer, tensor, NYB_I32, words, q->groups);
+    for (size_t i = 0; i < q->rows && status == NYB_OK; i++) {
+        const unsigned char *const row =
+            (const unsigned char *) tensor->at + i / per_word * q->groups * 4;
+        for (size_t g = 0; g < q->groups; g++) {
+            uint32_t word;
+            memcpy(&word, row + g * 4, sizeof(word));
+            q->zeros[i * q->groups + g] =
+                (uint8_t) (word >> (i % per_word * q->bits) & ((1u << q->bits) - 1));
+        }
+    }
+    return status;
+}
+
+// Zero points that were not packed at all: signed bytes.
+static nyb_status widen_zeros(nyb_qweight *q, const nyb_layer *layer, const nyb_tensor *tensor)
+{
+    const int half = 1 << (q->bits - 1);
+    const nyb_status status = nyb_layer_matrix(layer, tensor, NYB_I8, q->rows, q->groups);
+    for (size_t k = 0; k < q->rows * q->groups && status == NYB_OK; k++) {
+        const int zero = ((const int8_t *) tensor->at)[k];
+        if (zero < -half || zero >= half)
+            return nyb_layer_fail(layer, tensor, NYB_E_FORMAT,
+                                  "holds the zero point %d, which does not fit %u bits", zero,
+                                  q->bits);
+        q->zeros[k] = (uint8_t) (zero + half);
+    }
+    return status;
+}
+
+static nyb_status unpack_zeros(nyb_qweight *q, const nyb_layer *layer, bool padded)
+{
+    const nyb_tensor *tensor = NULL;
+    nyb_status status = NYB_OK;
+    if (q->symmetric) {
+        memset(q->zeros, 1 << (q->bits - 1), q->rows * q->groups);
+        return NYB_OK;
+    }
+    status = nyb_layer_get(&tensor, layer, suffixes[ZERO_POINT]);
+    if (status != NYB_OK)
+        return status;
+    if (tensor->dtype == NYB_I8)
+        return widen_zeros(q, layer, tensor);
+    if (padded)
+        return unpack_padded_zeros(q, layer, tensor);
+    status = nyb_layer_matrix(layer, tensor, NYB_I32, nyb_pack_words(q->rows, q->bits), q->groups);
+    if (status != NYB_OK)
+        return status;
+
+    uint8_t *const across = nyb_alloc_raw(q->groups, q->rows);
+    if (!across)
+        return nyb_no_memory(layer->err, "zero points", q->groups, q->rows);
+    nyb_unpack_down(across, tensor->at, q->groups, q->rows, q->bits);
+    nyb_transpose_u8(q->zeros, across, q->groups, q->rows);
+    nyb_free(across);
+    return NYB_OK;
+}
+
+// A group index is a thing of the past, but files with one are still about. All -1 means that it
+// was never filled.
+static nyb_status unpack_groups(nyb_qweight *q, const nyb_layer *layer)
+{
+    const nyb_tensor *tensor = NULL;
+    const nyb_status status = nyb_layer_find(&tensor, layer, "weight_g_idx");
+    if (status != NYB_OK || !tensor)
+        return status;
+    const unsigned char *const bytes = tensor->at;
+    bool filled = false;
+    for (size_t i = 0; i < tensor->bytes; i++)
+        filled = filled || bytes[i] != 0xff;
+    return filled ? nyb_layer_groups(q, layer, tensor) : NYB_OK;
+}
+
+static nyb_status unpack_parts(nyb_qweight *q, const nyb_layer *layer, bool padded)
+{
+    const nyb_tensor *scales = NULL;
+    nyb_status status = check_shape(q, layer);
+    if (status == NYB_OK)
+        status = unpack_zeros(q, layer, padded);
+    if (status == NYB_OK)
+        status = nyb_layer_get(&scales, layer, suffixes[SCALE]);
+    if (status == NYB_OK)
+        status = nyb_layer_scales(q, layer, scales, false);
+    if (status == NYB_OK)
+        status = unpack_groups(q, layer);
+    return status;
+}
+
+static nyb_status unpack(nyb_qweight *out, const nyb_checkpoint *file, const char *module,
+                         const nyb_layout_spec *spec, nyb_err *err)
+{
+    const nyb_layer layer = {file, module, err};
+    // A group larger than the row is one group.
+    const size_t group = spec->group_size < spec->cols ? spec->group_size : 0;
+    packing codes = {0};
+    *out = (nyb_qweight){0};
+    nyb_status status = find_codes(&codes, &layer, spec);
+    if (status == NYB_OK)
+        status = nyb_qweight_init(out, spec->rows, spec->cols, spec->bits, group, err);
+    if (status != NYB_OK)
+        return status;
+    out->symmetric = spec->symmetric;
+    unpack_codes(out, &codes);
+    status = unpack_parts(out, &layer, codes.padded);
+    if (status != NYB_OK)
+        nyb_qweight_clear(out);
+    return status;
+}
+
+// ---- Configuration --------------------------------------------------------------------------
+
+// Readers forbid keys that they do not know, so nothing is added here.
+static json_t *scheme_of(const nyb_layout_spec *spec)
+{
+    const bool grouped = spec->group_size != 0;
+    json_t *const weights = json_pack(
+        "{s:I, s:s, s:b, s:s, s:o, s:b}", "num_bits", (json_int_t) spec->bits, "type", "int",
+        "symmetric", spec->symmetric, "strategy", grouped ? "group" : "channel", "group_size",
+        grouped ? json_integer((json_int_t) spec->group_size) : json_null(), "dynamic", false);
+    return json_pack("{s:[], s:n, s:n, s:o}", "targets", "input_activations", "output_activations",
+                     "weights", weights);
+}
+
+// The modules with the settings of modules[first], as one config group. One group alone takes
+// the class of all linear layers; several name their modules, because readers that fuse layers
+// look at the class before they look at the parts' names.
+static json_t *make_group(const nyb_layout_run *run, size_t first, bool alone)
+{
+    const nyb_layout_spec *const spec = &run->modules[first].spec;
+    json_t *const group = scheme_of(spec);
+    json_t *const targets = json_object_get(group, "targets");
+    bool good = targets != NULL;
+
+    if (alone && good)
+        good = json_array_append_new(targets, json_string("Linear")) == 0;
+    for (size_t i = first; i < run->count && good && !alone; i++) {
+        const nyb_layout_module *const module = &run->modules[i];
+        if (module->quantized && nyb_layout_same_settings(&module->spec, spec))
+            good = json_array_append_new(targets, json_string(module->name)) == 0;
+    }
+    if (good)
+        return group;
+    json_decref(group);
+    return NULL;
+}
+
+// Whether no module before this one has its settings.
+static bool is_first(const nyb_layout_run *run, size_t index)
+{
+    for (size_t i = 0; i < index; i++) {
+        if (run->modules[i].quantized &&
+            nyb_layout_same_settings(&run->modules[i].spec, &run->modules[index].spec))
+            return false;
+    }
+    return run->modules[index].quantized;
+}
+
+static bool fill(const nyb_layout_run *run, json_t *groups, json_t *ignore)
+{
+    size_t kinds = 0, made = 0;
+    for (size_t i = 0; i < run->count; i++)
+        kinds += is_first(run, i);
+    for (size_t i = 0; i < run->count; i++) {
+        char key[32];
+        const nyb_layout_module *const module = &run->modules[i];
+        if (!module->quantized && json_array_append_new(ignore, json_string(module->name)) != 0)
+            return false;
+        if (!is_first(run, i))
+            continue;
+        (void) snprintf(key, sizeof(key), "group_%zu", made++);
+        if (json_object_set_new(groups, key, make_group(run, i, kinds == 1)) != 0)
+            return false;
+    }
+    return true;
+}
+
+static json_t *config(const nyb_layout_run *run)
+{
+    json_t *const document =
+        json_pack("{s:s, s:s, s:s, s:n, s:n, s:[], s:{}}", "quant_method", "compressed-tensors",
+                  "format", "pack-quantized", "quantization_status", "compressed",
+                  "global_compression_ratio", "kv_cache_scheme", "ignore", "config_groups");
+    if (document &&
+        fill(run, json_object_get(document, "config_groups"), json_object_get(document, "ignore")))
+        return document;
+    json_decref(document);
+    return NULL;
+}
+
+const nyb_layout nyb_layout_compressed_tensors = {
+    .name = "compressed-tensors",
+    .about = "compressed-tensors, pack-quantized: vLLM, transformers, llama.cpp's converter",
+    .marker = "weight_packed",
+    .lowest_zero = 0,
+    .scale_dtype = scale_dtype,
+    .check = check,
+    .tensors = tensors,
+    .pack = pack,
+    .unpack = unpack,
+    .config = config,
+};
