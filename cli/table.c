@@ -26,14 +26,15 @@ void nyb_table_cell(nyb_table *table, const char *format, ...)
 
 static void print_row(const nyb_table *table, const size_t *widths, const char *const *row)
 {
-    size_t spaces = 0;
+    size_t spaces = 0; // they wait for the next text, so that no line ends in them
     for (size_t i = 0; i < table->count; i++) {
         const size_t fill = widths[i] - nyb_text_width(row[i]);
-        if (table->columns[i].right)
-            spaces += fill;
-        (void) printf("%*s%s", (int) spaces, "", row[i]);
-        // Spaces wait for the next cell, so that no line ends in them.
-        spaces = GAP + (table->columns[i].right ? 0 : fill);
+        spaces += table->columns[i].right ? fill : 0;
+        if (*row[i]) {
+            (void) printf("%*s%s", (int) spaces, "", row[i]);
+            spaces = 0;
+        }
+        spaces += GAP + (table->columns[i].right ? 0 : fill);
     }
     (void) putchar('\n');
 }
