@@ -61,7 +61,8 @@ typedef struct nyb_solve_files {
 // columns, scales.npy float32 and zeros.npy uint8 [out, groups], g_idx.npy int32 [in], and
 // report.json. The folder appears under its name only when complete.
 //
-// With params->gptq.grid.reference, H of given inputs is 2/T X^T X, as in the reference.
+// With params->gptq.grid.reference, H of given inputs is 2 X^T X, as in the reference for one
+// sample.
 //
 // NYB_E_ARG     gptq without a Hessian or inputs, or with both, or a parameter out of range.
 // NYB_E_SHAPE   the arrays do not fit each other.
