@@ -4,13 +4,11 @@
 
 #include "cli/text.h"
 
-extern const nyb_command nyb_command_help, nyb_command_solve, nyb_command_version;
+extern const nyb_command nyb_command_help, nyb_command_inspect, nyb_command_solve,
+    nyb_command_version;
 
 const nyb_command *const nyb_commands[] = {
-    &nyb_command_help,
-    &nyb_command_solve,
-    &nyb_command_version,
-    NULL,
+    &nyb_command_help, &nyb_command_inspect, &nyb_command_solve, &nyb_command_version, NULL,
 };
 
 const nyb_command *nyb_command_find(const char *name)

@@ -1,0 +1,283 @@
+// What each program accepts follows its source as of autumn 2026: vLLM 0.33, transformers 5.23,
+// GPTQModel 7.7, and llama.cpp's convert_hf_to_gguf.py.
+#include "eval/inspect_readers.h"
+
+#include <string.h>
+
+enum { VLLM, TRANSFORMERS, GPTQMODEL, LLAMA_CPP, READERS };
+
+static const char *const names[READERS] = {"vLLM", "transformers", "GPTQModel",
+                                           "llama.cpp converter"};
+
+// Whether a quantised layer has a property.
+typedef bool predicate(const nyb_inspect_layer *layer);
+
+static bool is_gptq(const nyb_inspect_layer *l)
+{
+    return strcmp(l->layout, "gptq") == 0;
+}
+
+static bool is_gptq_v2(const nyb_inspect_layer *l)
+{
+    return strcmp(l->layout, "gptq_v2") == 0;
+}
+
+static bool is_any_gptq(const nyb_inspect_layer *l)
+{
+    return is_gptq(l) || is_gptq_v2(l);
+}
+
+static bool is_compressed(const nyb_inspect_layer *l)
+{
+    return strcmp(l->layout, "compressed-tensors") == 0;
+}
+
+static bool gptq_odd_bits(const nyb_inspect_layer *l)
+{
+    return is_any_gptq(l) && l->bits != 4 && l->bits != 8;
+}
+
+static bool gptq_three_bits(const nyb_inspect_layer *l)
+{
+    return is_any_gptq(l) && l->bits == 3;
+}
+
+static bool gptq_asymmetric(const nyb_inspect_layer *l)
+{
+    return is_any_gptq(l) && !l->symmetric;
+}
+
+static bool gptq_irregular(const nyb_inspect_layer *l)
+{
+    return is_any_gptq(l) && l->irregular;
+}
+
+static bool gptq_marlin_group(const nyb_inspect_layer *l)
+{
+    return is_any_gptq(l) && l->group_size != 0 && l->group_size != 32 && l->group_size != 64 &&
+           l->group_size != 128;
+}
+
+static bool gptq_off_tile(const nyb_inspect_layer *l)
+{
+    return is_any_gptq(l) && (l->cols % 128 != 0 || l->rows % 64 != 0);
+}
+
+static bool gptq_partial_group(const nyb_inspect_layer *l)
+{
+    return is_any_gptq(l) && l->group_size != 0 && l->cols % l->group_size != 0;
+}
+
+static bool gptq_odd_rows(const nyb_inspect_layer *l)
+{
+    return is_any_gptq(l) && l->rows % 32 != 0;
+}
+
+static bool gptq_odd_group(const nyb_inspect_layer *l)
+{
+    const size_t g = l->group_size;
+    return is_any_gptq(l) && g != 0 && (g < 16 || g > 1024 || (g & (g - 1)) != 0);
+}
+
+static bool compressed_irregular(const nyb_inspect_layer *l)
+{
+    return is_compressed(l) && l->irregular;
+}
+
+static bool compressed_padded(const nyb_inspect_layer *l)
+{
+    return is_compressed(l) && l->padded;
+}
+
+static bool compressed_dense_three(const nyb_inspect_layer *l)
+{
+    return is_compressed(l) && l->bits == 3 && !l->padded;
+}
+
+static bool compressed_channel(const nyb_inspect_layer *l)
+{
+    return is_compressed(l) && l->group_size == 0;
+}
+
+static bool compressed_partial_group(const nyb_inspect_layer *l)
+{
+    return is_compressed(l) && l->group_size != 0 && l->cols % l->group_size != 0;
+}
+
+// One rule: when any quantised layer has the property, the program behaves so, for this reason.
+typedef struct rule {
+    int reader;
+    predicate *applies;
+    nyb_verdict verdict;
+    const char *reason;
+} rule;
+
+static const rule rules[] = {
+    {VLLM, gptq_odd_bits, NYB_LOADS_NOT, "reads gptq of 4 and 8 bits only"},
+    {VLLM, gptq_asymmetric, NYB_LOADS_NOT, "reads symmetric gptq only"},
+    {VLLM, is_gptq_v2, NYB_LOADS_NOT, "takes gptq_v2 for version 1: every zero point off by one"},
+    {VLLM, gptq_irregular, NYB_LOADS_NOT, "refuses activation order with groups (desc_act)"},
+    {VLLM, gptq_marlin_group, NYB_LOADS_NOT, "reads gptq with group sizes -1, 32, 64 and 128 only"},
+    {VLLM, gptq_partial_group, NYB_LOADS_NOT, "wants whole groups"},
+    {VLLM, gptq_off_tile, NYB_LOADS_IF,
+     "on a GPU its kernels want inputs in multiples of 128 and outputs of 64"},
+    {VLLM, compressed_irregular, NYB_LOADS_NOT, "no longer reads weight_g_idx"},
+    {VLLM, compressed_padded, NYB_LOADS_NOT,
+     "reads 3 bits in the dense packing only; this is the older one"},
+    {VLLM, compressed_partial_group, NYB_LOADS_NOT, "wants whole groups"},
+
+    {TRANSFORMERS, is_any_gptq, NYB_LOADS_IF,
+     "with the packages optimum >= 1.24 and gptqmodel >= 1.4.3"},
+    {TRANSFORMERS, is_compressed, NYB_LOADS_IF, "with the package compressed-tensors >= 0.15"},
+    {TRANSFORMERS, compressed_dense_three, NYB_LOADS_IF,
+     "3 bits: a compressed-tensors release of June 2026 or later"},
+    {TRANSFORMERS, compressed_padded, NYB_LOADS_IF,
+     "3 bits: a compressed-tensors release before June 2026"},
+    {TRANSFORMERS, compressed_irregular, NYB_LOADS_IF,
+     "weight_g_idx: a compressed-tensors release before September 2026"},
+    {TRANSFORMERS, compressed_partial_group, NYB_LOADS_NOT, "wants whole groups"},
+
+    {GPTQMODEL, is_compressed, NYB_LOADS_NOT, "is made for gptq, not for compressed-tensors"},
+    {GPTQMODEL, gptq_odd_rows, NYB_LOADS_NOT, "wants outputs in multiples of 32"},
+    {GPTQMODEL, gptq_odd_group, NYB_LOADS_NOT, "knows the group sizes -1 and 16 to 1024 only"},
+
+    {LLAMA_CPP, gptq_three_bits, NYB_LOADS_NOT, "reads gptq of 2, 4 and 8 bits only"},
+    {LLAMA_CPP, is_gptq_v2, NYB_LOADS_NOT,
+     "takes gptq_v2 for version 1: every zero point off by one"},
+    {LLAMA_CPP, compressed_channel, NYB_LOADS_NOT,
+     "reads compressed-tensors with groups only, not per channel"},
+    {LLAMA_CPP, compressed_dense_three, NYB_LOADS_NOT, "reads 3 bits in the older packing only"},
+    {LLAMA_CPP, is_any_gptq, NYB_LOADS_IF, "it dequantises to float"},
+    {LLAMA_CPP, is_compressed, NYB_LOADS_IF, "it dequantises to float"},
+};
+
+static bool any_layer(const nyb_inspection *in, predicate *applies)
+{
+    for (size_t i = 0; i < in->layer_count; i++) {
+        if (in->layers[i].layout && applies(&in->layers[i]))
+            return true;
+    }
+    return false;
+}
+
+static bool same_settings(const nyb_inspect_layer *a, const nyb_inspect_layer *b)
+{
+    if (!a->layout || !b->layout)
+        return a->layout == b->layout;
+    return strcmp(a->layout, b->layout) == 0 && a->bits == b->bits &&
+           a->group_size == b->group_size && a->symmetric == b->symmetric;
+}
+
+static bool has_several_settings(const nyb_inspection *in)
+{
+    const nyb_inspect_layer *first = NULL;
+    for (size_t i = 0; i < in->layer_count; i++) {
+        const nyb_inspect_layer *const layer = &in->layers[i];
+        if (!layer->layout)
+            continue;
+        if (first && !same_settings(first, layer))
+            return true;
+        first = layer;
+    }
+    return false;
+}
+
+static const nyb_inspect_layer *find_layer(const nyb_inspection *in, const char *prefix,
+                                           size_t length, const char *part)
+{
+    size_t low = 0, high = in->layer_count;
+    while (low < high) {
+        const size_t middle = low + (high - low) / 2;
+        const char *const name = in->layers[middle].name;
+        int side = strncmp(prefix, name, length);
+        if (side == 0)
+            side = strcmp(part, name + length);
+        if (side == 0)
+            return &in->layers[middle];
+        if (side < 0)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return NULL;
+}
+
+// vLLM runs these as one layer, so they have to have one setting.
+static const char *const fused[][3] = {
+    {"q_proj", "k_proj", "v_proj"},
+    {"gate_proj", "up_proj", "up_proj"},
+};
+
+static bool has_mixed_parts(const nyb_inspection *in)
+{
+    for (size_t i = 0; i < in->layer_count; i++) {
+        const nyb_inspect_layer *const layer = &in->layers[i];
+        const char *const dot = strrchr(layer->name, '.');
+        const size_t length = dot ? (size_t) (dot + 1 - layer->name) : 0;
+        for (size_t f = 0; f < sizeof(fused) / sizeof(fused[0]); f++) {
+            if (strcmp(layer->name + length, fused[f][0]) != 0)
+                continue;
+            for (size_t k = 1; k < 3; k++) {
+                const nyb_inspect_layer *const other =
+                    find_layer(in, layer->name, length, fused[f][k]);
+                if (other && !same_settings(layer, other))
+                    return true;
+            }
+        }
+    }
+    return false;
+}
+
+static void add_reason(nyb_inspect_reader *reader, nyb_verdict verdict, const char *reason)
+{
+    // A refusal makes conditions pointless.
+    if (verdict > reader->verdict && verdict == NYB_LOADS_NOT)
+        reader->reason_count = 0;
+    if (verdict < reader->verdict || reader->reason_count == NYB_INSPECT_REASONS)
+        return;
+    reader->verdict = verdict;
+    reader->reasons[reader->reason_count++] = reason;
+}
+
+// Rules that look at the whole.
+static void judge_whole(nyb_inspect_reader *out, const nyb_inspection *in)
+{
+    bool quantized = false;
+    for (size_t i = 0; i < in->layer_count; i++)
+        quantized = quantized || in->layers[i].layout;
+
+    if (in->fault) {
+        for (size_t r = 0; r < READERS; r++)
+            add_reason(&out[r], NYB_LOADS_IF, "unknown: nybble does not read this quantization");
+        return;
+    }
+    if (!in->model_type) {
+        for (size_t r = 0; r < READERS; r++)
+            add_reason(&out[r], NYB_LOADS_NOT, "wants a folder with config.json");
+        return;
+    }
+    if (!quantized)
+        add_reason(&out[GPTQMODEL], NYB_LOADS_IF, "as a model to quantise");
+    if (quantized && has_mixed_parts(in))
+        add_reason(&out[VLLM], NYB_LOADS_NOT,
+                   "runs q, k, v and gate, up as one layer each: their settings have to agree");
+    if (any_layer(in, is_compressed) && has_several_settings(in))
+        add_reason(&out[LLAMA_CPP], NYB_LOADS_NOT,
+                   "reads compressed-tensors with one setting for all layers only");
+}
+
+void nyb_inspect_judge(nyb_inspect_reader *out, const nyb_inspection *inspection)
+{
+    for (size_t r = 0; r < READERS; r++)
+        out[r] = (nyb_inspect_reader){.name = names[r]};
+    judge_whole(out, inspection);
+    for (size_t i = 0; i < sizeof(rules) / sizeof(rules[0]); i++) {
+        if (any_layer(inspection, rules[i].applies))
+            add_reason(&out[rules[i].reader], rules[i].verdict, rules[i].reason);
+    }
+}
+
+size_t nyb_inspect_reader_count(void)
+{
+    return READERS;
+}
