@@ -101,7 +101,10 @@ static nyb_status read_diagonal(nyb_gptq_factor *f, nyb_mat h, bool reference, d
     double sum = 0.0;
     for (size_t j = 0; j < h.rows; j++) {
         const double value = (double) nyb_row(h, j)[j];
-        if (!isfinite(value) || value < 0.0)
+        if (value < 0.0)
+            return nyb_fail(err, NYB_E_NUMERIC, "hessian (%zu, %zu) is %g, not a sum of squares", j,
+                            j, value);
+        if (!isfinite(value))
             return nyb_fail(err, NYB_E_NUMERIC,
                             "hessian (%zu, %zu) is %g: the inputs hold a NaN, an infinity or too "
                             "large a number",
