@@ -53,6 +53,10 @@ NYB_NODISCARD nyb_status nyb_model_config_load(nyb_model_config *out, const char
 NYB_NODISCARD nyb_status nyb_model_config_read(nyb_model_config *out, const json_t *doc,
                                                const char *name, nyb_err *err);
 
+// Replaces the end-of-sequence ids by those of a JSON value: an id, or a list of them.
+NYB_NODISCARD nyb_status nyb_eos_read(nyb_model_config *out, const json_t *value, const char *name,
+                                      nyb_err *err);
+
 // The number behind a width.
 size_t nyb_extent_of(const nyb_model_config *config, nyb_extent extent);
 

@@ -26,22 +26,36 @@ typedef struct nyb_cache {
     float *memory;   // [blocks, 2 (keys, values), capacity, width]
 } nyb_cache;
 
-// Token sequences that go through the model together. The first three buffers are what a walk
-// keeps: 4 * tokens * (hidden + wide) bytes.
+// Queries of one sample that attend together.
+typedef struct nyb_span {
+    size_t start; // the sample's first token
+    size_t first; // first query's token
+    size_t count;
+} nyb_span;
+
+// Allocates a cache for `capacity` positions.
+//
+// NYB_E_NOMEM  out is zeroed.
+NYB_NODISCARD nyb_status nyb_cache_init(nyb_cache *out, const nyb_model *model, size_t capacity,
+                                        nyb_err *err);
+void nyb_cache_clear(nyb_cache *cache); // zeroed is fine
+
+// Token sequences that go through the model together. x and wide are what a walk keeps:
+// 4 * tokens * (hidden + wide.stride) bytes.
 typedef struct nyb_batch {
     const nyb_model *model;
     size_t samples, tokens;
-    size_t *starts; // [samples + 1] sample i is tokens [starts[i], starts[i + 1])
-    nyb_mat x;      // [tokens, hidden] the residual stream
-    nyb_mat wide;   // [tokens, *] outputs of the last stage that did not go into x
-    unsigned workers;
-    float *scratch; // [workers, worker_floats]
-    size_t worker_floats;
-    float *rope;            // [positions, head_dim] cosines and sines of each position
-    size_t first_position;  // of each sample; not 0 only with a cache
-    struct nyb_span *spans; // query tiles of all samples
+    size_t *starts;     // [samples + 1] sample i is tokens [starts[i], starts[i + 1])
+    uint32_t *position; // [tokens] of each token in its sample
+    nyb_span *spans;    // of all samples
     size_t span_count;
-    nyb_cache *cache; // NULL: none
+    nyb_mat x;                    // [tokens, hidden] the residual stream
+    nyb_mat wide;                 // [tokens, *] outputs of the last stage that did not go into x
+    float *rope;                  // [*, head_dim] half cosines, half sines, of each position
+    nyb_mat narrow_in, narrow_up; // for batches of few tokens: a stage's input and side output
+    unsigned workers;
+    nyb_mat scratch;  // [workers, *]
+    nyb_cache *cache; // NULL: none. Positions start at cache->used
     void *memory;     // behind all the pointers above
 } nyb_batch;
 
@@ -65,6 +79,12 @@ NYB_NODISCARD nyb_status nyb_batch_init(nyb_batch *out, const nyb_context *ctx,
 NYB_NODISCARD nyb_status nyb_batch_init_even(nyb_batch *out, const nyb_context *ctx,
                                              const nyb_model *model, size_t samples, size_t length,
                                              nyb_err *err);
+
+// As nyb_batch_init() for the next `tokens` tokens of one sequence, whose keys and values so far
+// are in the cache (which nyb_forward() extends) and which outlives the batch.
+NYB_NODISCARD nyb_status nyb_batch_init_cached(nyb_batch *out, const nyb_context *ctx,
+                                               const nyb_model *model, size_t tokens,
+                                               nyb_cache *cache, nyb_err *err);
 void nyb_batch_clear(nyb_batch *batch); // zeroed is fine
 
 // x = the embeddings of ids [tokens].
@@ -83,6 +103,9 @@ void nyb_stage_input(const nyb_batch *batch, const nyb_block_weights *weights, s
 // stage's input, for all tokens. After a block's last stage x is the block's output.
 void nyb_stage_run(const nyb_context *ctx, const nyb_block_weights *weights, size_t stage,
                    nyb_batch *batch);
+
+// All stages of the block whose weights these are.
+void nyb_block_run(const nyb_context *ctx, const nyb_block_weights *weights, nyb_batch *batch);
 
 // Final norm and output head for tokens [token0, token0 + logits.rows): logits [*, vocab].
 // To be called after the last block; does not change x. Costs one pass over the head's weights,

@@ -1,0 +1,221 @@
+#include <string.h>
+
+#include "core/memory.h"
+#include "core/threads.h"
+#include "model/rope.h"
+#include "model/stages.h"
+
+// What a batch has to hold.
+typedef struct shape {
+    size_t samples, tokens, positions;
+    unsigned workers;
+} shape;
+
+// Columns of batch->wide: q, k and v, or the gated activations, or the normed rows of the head.
+static size_t wide_cols(const nyb_model_config *c)
+{
+    const size_t attention = (c->heads + 2 * c->kv_heads) * c->head_dim;
+    const size_t widest = attention > c->intermediate ? attention : c->intermediate;
+    return widest > c->hidden ? widest : c->hidden;
+}
+
+// An odd number of cache lines, so that rows do not fall onto the same sets of a cache.
+static size_t wide_stride(const nyb_model_config *c)
+{
+    const size_t line = NYB_ALIGN / sizeof(float);
+    return ((wide_cols(c) + line - 1) / line | 1) * line;
+}
+
+// Hands out pieces of one block of memory. With `at` NULL it only counts.
+typedef struct carver {
+    unsigned char *at;
+    size_t used;
+    bool fits; // false once a size does not fit size_t
+} carver;
+
+static void *carve(carver *c, size_t count, size_t size)
+{
+    size_t bytes = 0;
+    void *const piece = c->at ? c->at + c->used : NULL;
+    c->fits = c->fits && nyb_mul_size(count, size, &bytes) &&
+              nyb_add_size(bytes, NYB_ALIGN - 1, &bytes) &&
+              nyb_add_size(c->used, bytes - bytes % NYB_ALIGN, &c->used);
+    return piece;
+}
+
+static nyb_mat carve_mat(carver *c, size_t rows, size_t cols, size_t stride)
+{
+    size_t count = 0;
+    c->fits = c->fits && nyb_mul_size(rows, stride, &count);
+    return (nyb_mat){
+        .at = carve(c, count, sizeof(float)), .rows = rows, .cols = cols, .stride = stride};
+}
+
+// Lays the batch out in `memory` (NULL: only counts). SIZE_MAX when the bytes cannot be counted.
+static size_t lay_out(nyb_batch *b, const nyb_model *model, const shape *s, void *memory)
+{
+    const nyb_model_config *const c = nyb_model_config_of(model);
+    const size_t narrow = s->tokens < NYB_NARROW_TOKENS ? s->tokens : NYB_NARROW_TOKENS;
+    const size_t cols = wide_cols(c);
+    const size_t scratch = nyb_scratch_floats(c, s->tokens, s->positions);
+    carver pieces = {.at = memory, .fits = scratch < SIZE_MAX / 2};
+    b->starts = carve(&pieces, s->samples + 1, sizeof(*b->starts));
+    b->position = carve(&pieces, s->tokens, sizeof(*b->position));
+    b->spans = carve(&pieces, s->samples + s->tokens / NYB_QUERY_TILE, sizeof(*b->spans));
+    b->x = carve_mat(&pieces, s->tokens, c->hidden, c->hidden);
+    b->wide = carve_mat(&pieces, s->tokens, cols, wide_stride(c));
+    b->rope = carve_mat(&pieces, s->positions, c->head_dim, c->head_dim).at;
+    b->narrow_in = carve_mat(&pieces, narrow, c->hidden, c->hidden);
+    b->narrow_up = carve_mat(&pieces, narrow, c->intermediate, c->intermediate);
+    b->scratch = carve_mat(&pieces, s->workers, scratch, (scratch / 16 | 1) * 16 + 16);
+    return pieces.fits ? pieces.used : SIZE_MAX;
+}
+
+static void fill_spans(nyb_batch *b)
+{
+    for (size_t i = 0; i < b->samples; i++) {
+        const size_t start = b->starts[i], end = b->starts[i + 1];
+        for (size_t t = start; t < end; t++)
+            b->position[t] = (uint32_t) (t - start);
+        for (size_t t = start; t < end; t += NYB_QUERY_TILE)
+            b->spans[b->span_count++] = (nyb_span){
+                .start = start,
+                .first = t,
+                .count = end - t < NYB_QUERY_TILE ? end - t : NYB_QUERY_TILE,
+            };
+    }
+}
+
+typedef struct rope_fill {
+    float *rows;
+    const float *frequencies;
+    size_t half;
+} rope_fill;
+
+static void fill_rope_row(void *arg, size_t position, unsigned worker)
+{
+    const rope_fill *const f = arg;
+    (void) worker;
+    nyb_rope_row(f->rows + position * 2 * f->half, f->frequencies, f->half, position);
+}
+
+static void fill_rope(const nyb_context *ctx, nyb_batch *b, size_t positions)
+{
+    const nyb_model_config *const c = nyb_model_config_of(b->model);
+    const size_t half = c->head_dim / 2;
+    float *const frequencies = b->scratch.at; // the workers do not need it yet
+    for (size_t i = 0; i < half; i++)
+        frequencies[i] = nyb_rope_frequency(c, i);
+    rope_fill fill = {.rows = b->rope, .frequencies = frequencies, .half = half};
+    nyb_parallel(ctx, positions, fill_rope_row, &fill);
+}
+
+static nyb_status init(nyb_batch *out, const nyb_context *ctx, const nyb_model *model,
+                       const shape *s, const size_t *starts, nyb_err *err)
+{
+    nyb_batch counted;
+    const size_t bytes = lay_out(&counted, model, s, NULL);
+    void *const memory = bytes < SIZE_MAX ? nyb_alloc_raw(bytes, 1) : NULL;
+    *out = (nyb_batch){0};
+    if (!memory)
+        return nyb_no_memory(err, "the activations of a batch of tokens", s->tokens,
+                             bytes / s->tokens);
+    (void) lay_out(out, model, s, memory);
+    out->model = model;
+    out->samples = s->samples;
+    out->tokens = s->tokens;
+    out->workers = s->workers;
+    out->memory = memory;
+    memcpy(out->starts, starts, (s->samples + 1) * sizeof(*starts));
+    fill_spans(out);
+    fill_rope(ctx, out, s->positions);
+    return NYB_OK;
+}
+
+size_t nyb_batch_bytes(const nyb_context *ctx, const nyb_model *model, size_t samples,
+                       size_t tokens, size_t longest)
+{
+    const shape s = {
+        .samples = samples, .tokens = tokens, .positions = longest, .workers = nyb_threads(ctx)};
+    nyb_batch counted;
+    return lay_out(&counted, model, &s, NULL);
+}
+
+nyb_status nyb_batch_init(nyb_batch *out, const nyb_context *ctx, const nyb_model *model,
+                          const size_t *starts, size_t samples, nyb_err *err)
+{
+    *out = (nyb_batch){0};
+    if (samples == 0 || starts[0] != 0)
+        return nyb_fail(err, NYB_E_ARG, "a batch of %zu samples that start at %zu", samples,
+                        samples ? starts[0] : 0);
+    shape s = {.samples = samples, .tokens = starts[samples], .workers = nyb_threads(ctx)};
+    for (size_t i = 0; i < samples; i++) {
+        if (starts[i + 1] <= starts[i] || starts[i + 1] - starts[i] > UINT32_MAX)
+            return nyb_fail(err, NYB_E_ARG, "sample %zu is tokens %zu to %zu", i, starts[i],
+                            starts[i + 1]);
+        const size_t length = starts[i + 1] - starts[i];
+        s.positions = length > s.positions ? length : s.positions;
+    }
+    return init(out, ctx, model, &s, starts, err);
+}
+
+nyb_status nyb_batch_init_even(nyb_batch *out, const nyb_context *ctx, const nyb_model *model,
+                               size_t samples, size_t length, nyb_err *err)
+{
+    size_t tokens = 0;
+    *out = (nyb_batch){0};
+    if (!nyb_mul_size(samples, length, &tokens) || samples == SIZE_MAX)
+        return nyb_no_memory(err, "a batch of samples", samples, length);
+    size_t *const starts = nyb_alloc(samples + 1, sizeof(*starts));
+    if (!starts)
+        return nyb_no_memory(err, "a batch of samples", samples, sizeof(*starts));
+    for (size_t i = 0; i <= samples; i++)
+        starts[i] = i * length;
+    const nyb_status status = nyb_batch_init(out, ctx, model, starts, samples, err);
+    nyb_free(starts);
+    return status;
+}
+
+nyb_status nyb_batch_init_cached(nyb_batch *out, const nyb_context *ctx, const nyb_model *model,
+                                 size_t tokens, nyb_cache *cache, nyb_err *err)
+{
+    const size_t starts[2] = {0, tokens};
+    const shape s = {
+        .samples = 1, .tokens = tokens, .positions = cache->capacity, .workers = nyb_threads(ctx)};
+    *out = (nyb_batch){0};
+    if (tokens == 0 || tokens > cache->capacity || cache->capacity > UINT32_MAX)
+        return nyb_fail(err, NYB_E_ARG, "a batch of %zu tokens for a cache of %zu", tokens,
+                        cache->capacity);
+    const nyb_status status = init(out, ctx, model, &s, starts, err);
+    if (status == NYB_OK)
+        out->cache = cache;
+    return status;
+}
+
+void nyb_batch_clear(nyb_batch *batch)
+{
+    nyb_free(batch->memory);
+    *batch = (nyb_batch){0};
+}
+
+nyb_status nyb_cache_init(nyb_cache *out, const nyb_model *model, size_t capacity, nyb_err *err)
+{
+    const nyb_model_config *const c = nyb_model_config_of(model);
+    const size_t width = c->kv_heads * c->head_dim;
+    size_t rows = 0;
+    *out = (nyb_cache){0};
+    float *const memory = nyb_mul_size(2 * c->blocks, capacity, &rows)
+                              ? nyb_alloc_raw(rows, width * sizeof(float))
+                              : NULL;
+    if (!memory)
+        return nyb_no_memory(err, "the keys and values of earlier positions", capacity,
+                             2 * c->blocks * width * sizeof(float));
+    *out = (nyb_cache){.capacity = capacity, .width = width, .memory = memory};
+    return NYB_OK;
+}
+
+void nyb_cache_clear(nyb_cache *cache)
+{
+    nyb_free(cache->memory);
+    *cache = (nyb_cache){0};
+}
