@@ -41,6 +41,13 @@ static nyb_status check(const nyb_layout_spec *spec, const char *module, nyb_err
                         "are not a multiple of %zu; choose another --group-size (-1: one per "
                         "channel), or leave this layer out",
                         module, spec->cols, spec->group_size);
+    // One word of zero points a group: the package (0.20) fails to take its bytes apart.
+    if (!spec->symmetric && spec->bits == 4 && spec->rows <= 8 && nyb_layout_groups(spec) > 1)
+        return nyb_fail(
+            err, NYB_E_UNSUPPORTED,
+            "'%s': compressed-tensors fails to read 4-bit zero points of %zu outputs in "
+            "groups; use --symmetric or --group-size -1, or leave this layer out",
+            module, spec->rows);
     return NYB_OK;
 }
 

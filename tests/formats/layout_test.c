@@ -238,6 +238,9 @@ static void compressed_layers_come_back(void **state)
                    .bits = bit_widths[round % 4],
                    .symmetric = round / 8 % 2,
                    .scale_dtype = dtypes[round % 3]};
+        // The one shape that the layout refuses because of its reader.
+        if (s.bits == 4 && s.group && !s.symmetric)
+            s.rows += 8;
         s.cols =
             s.group ? s.group * (2 + nyb_random_below(&seed, 5)) : 1 + nyb_random_below(&seed, 300);
         round_trip(nyb_layout_by_name("compressed-tensors"), &s, &seed);
@@ -291,6 +294,8 @@ static void what_readers_cannot_take_is_refused(void **state)
     s = good, s.irregular = true;
     assert_ok(check("gptq", s, err));
     assert_fails(check("compressed-tensors", s, err), NYB_E_UNSUPPORTED, "--activation-order");
+    s = good, s.symmetric = false, s.rows = 8;
+    assert_fails(check("compressed-tensors", s, err), NYB_E_UNSUPPORTED, "8 outputs");
     s = good, s.scale_dtype = NYB_BF16;
     assert_fails(check("gptq", s, err), NYB_E_ARG, "F16");
     s = good, s.bits = 5;
