@@ -252,6 +252,37 @@ static void remove_made(const nyb_store *s)
     }
 }
 
+static json_t *make_index(const nyb_store *store)
+{
+    json_int_t total = 0;
+    json_t *const weights = json_object();
+    bool good = weights != NULL;
+
+    for (size_t i = 0; i < store->count && good; i++) {
+        const item *const it = &store->items[i];
+        good = json_object_set_new(weights, it->tensor->name,
+                                   json_string(store->shards[it->shard].name)) == 0;
+        total += (json_int_t) it->tensor->bytes;
+    }
+    if (good)
+        return json_pack("{s:{s:I}, s:o}", "metadata", "total_size", total, "weight_map", weights);
+    json_decref(weights);
+    return NULL;
+}
+
+static nyb_status write_index(const nyb_store *store, nyb_err *err)
+{
+    nyb_arena arena = {0};
+    json_t *const index = make_index(store);
+    const char *const path = nyb_path_join(&arena, store->folder, "model.safetensors.index.json");
+    const nyb_status status = index && path
+                                  ? nyb_json_save(index, path, err)
+                                  : nyb_no_memory(err, store->folder, store->count, sizeof(item));
+    json_decref(index);
+    nyb_arena_clear(&arena);
+    return status;
+}
+
 nyb_status nyb_store_create(nyb_store **out, const char *folder, const nyb_tensor *tensors,
                             size_t count, size_t shard_bytes, nyb_err *err)
 {
@@ -263,6 +294,8 @@ nyb_status nyb_store_create(nyb_store **out, const char *folder, const nyb_tenso
     nyb_status status = plan(s, folder, tensors, count, shard_bytes, err);
     for (size_t i = 0; i < s->shard_count && status == NYB_OK; i++)
         status = make_file(&s->shards[i], err);
+    if (status == NYB_OK && s->shard_count > 1)
+        status = write_index(s, err);
     if (status == NYB_OK) {
         *out = s;
         return NYB_OK;
@@ -366,44 +399,11 @@ static nyb_status check_put(nyb_store *store, nyb_err *err)
     return NYB_OK;
 }
 
-static json_t *make_index(const nyb_store *store)
-{
-    json_int_t total = 0;
-    json_t *const weights = json_object();
-    bool good = weights != NULL;
-
-    for (size_t i = 0; i < store->count && good; i++) {
-        const item *const it = &store->items[i];
-        good = json_object_set_new(weights, it->tensor->name,
-                                   json_string(store->shards[it->shard].name)) == 0;
-        total += (json_int_t) it->tensor->bytes;
-    }
-    if (good)
-        return json_pack("{s:{s:I}, s:o}", "metadata", "total_size", total, "weight_map", weights);
-    json_decref(weights);
-    return NULL;
-}
-
-static nyb_status write_index(const nyb_store *store, nyb_err *err)
-{
-    nyb_arena arena = {0};
-    json_t *const index = make_index(store);
-    const char *const path = nyb_path_join(&arena, store->folder, "model.safetensors.index.json");
-    const nyb_status status = index && path
-                                  ? nyb_json_save(index, path, err)
-                                  : nyb_no_memory(err, store->folder, store->count, sizeof(item));
-    json_decref(index);
-    nyb_arena_clear(&arena);
-    return status;
-}
-
 nyb_status nyb_store_finish(nyb_store *store, nyb_err *err)
 {
     nyb_status status = check_put(store, err);
     if (status == NYB_OK)
         status = nyb_store_sync(store, err);
-    if (status == NYB_OK && store->shard_count > 1)
-        status = write_index(store, err);
     return status == NYB_OK ? nyb_folder_sync(store->folder, err) : status;
 }
 

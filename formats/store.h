@@ -13,7 +13,9 @@ typedef struct nyb_store nyb_store;
 
 #define NYB_STORE_SHARD_BYTES ((size_t) 5000000000) // the default limit of one file
 
-// Plans the files, creates them with their headers and reserves their space.
+// Plans the files, creates them with their headers, reserves their space, and writes the index
+// when there are shards: readers can open the folder from then on, and find zeros where nothing was
+// put yet.
 //
 //   tensors      [count] what will be put: names, dtypes, shapes (nyb_tensor_describe()); `at`
 //                is not read. Everything is copied.
@@ -57,8 +59,7 @@ bool nyb_store_was_put(const nyb_store *store, const char *name);
 // All that was put so far is on the disk when this returns.
 NYB_NODISCARD nyb_status nyb_store_sync(nyb_store *store, nyb_err *err);
 
-// Checks that every tensor was put, syncs, and writes the index (when there are shards). The
-// store is still to be closed.
+// Checks that every tensor was put, and syncs. The store is still to be closed.
 //
 // NYB_E_ARG  a tensor was never put; err names the first and counts them.
 // NYB_E_IO   the system refused.

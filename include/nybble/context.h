@@ -29,8 +29,8 @@ typedef struct nyb_context {
     unsigned threads;    // worker threads, 0: one for each CPU in the affinity mask
     size_t memory_bytes; // ceiling for buffers that nybble sizes itself, 0: none
     void *user;          // handed to the callbacks
-    void (*log)(void *user, nyb_log_level level, const char *line);    // may be NULL
-    void (*progress)(void *user, const nyb_progress *step);            // may be NULL
+    void (*log)(void *user, nyb_log_level level, const char *line); // may be NULL
+    void (*progress)(void *user, const nyb_progress *step);         // may be NULL
 } nyb_context;
 
 #endif // NYB_CONTEXT_H_

@@ -10,17 +10,17 @@
 #include "nybble/tensor.h"
 
 typedef struct nyb_qweight {
-    size_t rows, cols; // out_features, in_features
-    size_t groups;     // groups of one row; 1: one per channel
-    size_t group_size; // columns of a full group, cols when groups is 1
-    unsigned bits;     // 2, 3, 4 or 8
-    bool symmetric;    // every zero is 2^(bits-1)
-    bool irregular;    // group_of is not j / group_size: the file needs g_idx
+    size_t rows, cols;     // out_features, in_features
+    size_t groups;         // groups of one row; 1: one per channel
+    size_t group_size;     // columns of a full group, cols when groups is 1
+    unsigned bits;         // 2, 3, 4 or 8
+    bool symmetric;        // every zero is 2^(bits-1)
+    bool irregular;        // group_of is not j / group_size: the file needs g_idx
     nyb_dtype scale_dtype; // every scale is exactly a value of this type
-    uint8_t *codes;    // [rows, cols] in [0, 2^bits)
-    float *scales;     // [rows, groups] finite, > 0
-    uint8_t *zeros;    // [rows, groups] in [0, 2^bits)
-    uint32_t *group_of; // [cols] in [0, groups)
+    uint8_t *codes;        // [rows, cols] in [0, 2^bits)
+    float *scales;         // [rows, groups] finite, > 0
+    uint8_t *zeros;        // [rows, groups] in [0, 2^bits)
+    uint32_t *group_of;    // [cols] in [0, groups)
 } nyb_qweight;
 
 // Allocates the arrays for the given shape, zeroed, with group_of[j] = j / group_size.

@@ -1,0 +1,194 @@
+#include "calib/job.h"
+
+#include <string.h>
+
+static nyb_status find_layout(nyb_job *job, nyb_err *err)
+{
+    const char *const name = job->params->format ? job->params->format : "compressed-tensors";
+    job->layout = nyb_layout_by_name(name);
+    return job->layout ? NYB_OK : nyb_fail(err, NYB_E_ARG, "unknown format '%s'", name);
+}
+
+static nyb_status check_layer(const nyb_job *job, const nyb_job_layer *layer, nyb_err *err)
+{
+    const nyb_linear *const l = layer->linear;
+    if (l->quantized)
+        return nyb_fail(err, NYB_E_UNSUPPORTED,
+                        "%s: '%s' is quantised already; quantise the full-precision checkpoint",
+                        nyb_model_folder(job->model), l->module);
+    if (layer->settings.group_size > l->cols)
+        return nyb_fail(err, NYB_E_ARG,
+                        "'%s': group size %zu is more than its %zu columns; use --group-size -1 "
+                        "or a smaller one",
+                        l->module, layer->settings.group_size, l->cols);
+    return job->layout->check(&layer->spec, l->module, err);
+}
+
+static nyb_status settle_layer(nyb_job *job, nyb_job_layer *layer, nyb_err *err)
+{
+    const nyb_linear *const l = layer->linear;
+    const nyb_status status = nyb_recipe_of(&job->recipe, l->module, &layer->settings, err);
+    const nyb_settings *const s = &layer->settings;
+    if (status != NYB_OK || s->skip)
+        return status;
+
+    if (job->rounded++ == 0 && l->weight)
+        job->dtype = l->weight->dtype;
+    job->calibrated |= nyb_job_calibrates(layer);
+    layer->spec = (nyb_layout_spec){
+        .rows = l->rows,
+        .cols = l->cols,
+        .bits = s->bits,
+        .group_size = s->group_size == l->cols ? 0 : s->group_size,
+        .symmetric = s->symmetric,
+        .irregular = s->method == NYB_METHOD_GPTQ && s->order == NYB_ORDER_FULL &&
+                     !s->static_groups && s->group_size != 0,
+        .scale_dtype = job->layout->scale_dtype(job->dtype),
+    };
+    return check_layer(job, layer, err);
+}
+
+static nyb_status settle_layers(nyb_job *job, nyb_err *err)
+{
+    size_t count = 0;
+    for (size_t b = 0; b < nyb_block_count(job->model); b++)
+        count += nyb_linear_count(job->model, b);
+    job->layers = nyb_arena_alloc(&job->arena, count, sizeof(*job->layers));
+    const char **const names = nyb_arena_alloc(&job->arena, count, sizeof(*names));
+    if (!job->layers || !names)
+        return nyb_no_memory(err, "layers", count, sizeof(*job->layers));
+
+    for (size_t b = 0; b < nyb_block_count(job->model); b++) {
+        for (size_t i = 0; i < nyb_linear_count(job->model, b); i++) {
+            nyb_job_layer *const layer = &job->layers[job->count];
+            *layer =
+                (nyb_job_layer){.linear = nyb_linear_at(job->model, b, i), .block = b, .index = i};
+            names[job->count++] = layer->linear->module;
+            const nyb_status status = settle_layer(job, layer, err);
+            if (status != NYB_OK)
+                return status;
+        }
+    }
+    const char *const unused = nyb_recipe_unused(&job->recipe, names, count);
+    if (unused)
+        return nyb_fail(err, NYB_E_ARG, "%s: pattern '%s' matches no layer of the model",
+                        job->recipe.path, unused);
+    if (job->rounded == 0)
+        return nyb_fail(err, NYB_E_ARG, "every layer has the method 'none': nothing to do");
+    return NYB_OK;
+}
+
+static nyb_status read_samples(const nyb_context *ctx, nyb_job *job, nyb_err *err)
+{
+    const nyb_samples_params *const wanted = &job->params->samples;
+    if (!job->calibrated)
+        return NYB_OK;
+    if (!wanted->path)
+        return nyb_fail(err, NYB_E_ARG,
+                        "method gptq needs calibration data: give --calib FILE (text or ids), or "
+                        "use --method rtn");
+    const nyb_status status =
+        nyb_stream_open(&job->stream, job->model, wanted->path, wanted->bos, err);
+    if (status != NYB_OK)
+        return status;
+    return nyb_samples_cut(ctx, &job->samples, &job->stream, wanted, err);
+}
+
+nyb_status nyb_job_open(const nyb_context *ctx, nyb_job *out, const nyb_quantize_params *params,
+                        nyb_err *err)
+{
+    *out = (nyb_job){.params = params};
+    nyb_status status = find_layout(out, err);
+    if (status == NYB_OK)
+        status = nyb_recipe_open(&out->recipe, params, err);
+    if (status == NYB_OK)
+        status = nyb_model_open(&out->model, params->model, err);
+    if (status == NYB_OK)
+        status = settle_layers(out, err);
+    if (status == NYB_OK)
+        status = read_samples(ctx, out, err);
+    if (status != NYB_OK)
+        nyb_job_close(out);
+    return status;
+}
+
+void nyb_job_close(nyb_job *job)
+{
+    nyb_stream_close(&job->stream);
+    nyb_model_close(job->model);
+    nyb_recipe_close(&job->recipe);
+    nyb_arena_clear(&job->arena);
+    *job = (nyb_job){0};
+}
+
+const nyb_job_layer *nyb_job_block(const nyb_job *job, size_t block, size_t *count)
+{
+    size_t first = 0;
+    while (first < job->count && job->layers[first].block < block)
+        first++;
+    *count = 0;
+    while (first + *count < job->count && job->layers[first + *count].block == block)
+        (*count)++;
+    return job->layers + first;
+}
+
+bool nyb_job_calibrates(const nyb_job_layer *layer)
+{
+    return !layer->settings.skip && layer->settings.method == NYB_METHOD_GPTQ;
+}
+
+nyb_solve_params nyb_job_solve(const nyb_job *job, const nyb_job_layer *layer)
+{
+    const nyb_settings *const s = &layer->settings;
+    nyb_solve_params params = NYB_SOLVE_DEFAULTS;
+    params.method = s->method;
+    params.gptq.grid = (nyb_grid_params){
+        .bits = s->bits,
+        .group_size = layer->spec.group_size,
+        .symmetric = s->symmetric,
+        .scale_search = s->scale_search,
+        .scale_dtype = layer->spec.scale_dtype,
+        .lowest_zero = job->layout->lowest_zero,
+    };
+    params.gptq.order = s->order;
+    params.gptq.static_groups = s->static_groups;
+    params.gptq.damping = s->damping;
+    return params;
+}
+
+json_t *nyb_job_quantization_config(const nyb_job *job)
+{
+    nyb_arena arena = {0};
+    nyb_layout_module *const modules = nyb_arena_alloc(&arena, job->count + 1, sizeof(*modules));
+    nyb_layout_run run = {.modules = modules, .count = job->count + 1};
+    for (size_t i = 0; modules && i < job->count; i++) {
+        const nyb_job_layer *const layer = &job->layers[i];
+        const nyb_settings *const s = &layer->settings;
+        modules[i] = (nyb_layout_module){
+            .name = layer->linear->module, .quantized = !s->skip, .spec = layer->spec};
+        if (nyb_job_calibrates(layer)) {
+            run.damp = s->damping;
+            run.true_sequential = true;
+            run.static_groups |= s->static_groups;
+            run.group_aware_order |= s->order == NYB_ORDER_GROUP;
+        }
+    }
+    if (modules)
+        modules[job->count].name = "lm_head";
+    json_t *const config = modules ? job->layout->config(&run) : NULL;
+    nyb_arena_clear(&arena);
+    return config;
+}
+
+void nyb_job_hash(const nyb_qweight *q, char text[NYB_HASH_TEXT])
+{
+    const uint64_t shape[] = {q->rows, q->cols, q->groups, q->bits};
+    nyb_hash hash;
+    nyb_hash_init(&hash);
+    nyb_hash_add(&hash, shape, sizeof(shape));
+    nyb_hash_add(&hash, q->codes, q->rows * q->cols);
+    nyb_hash_add(&hash, q->scales, q->rows * q->groups * sizeof(*q->scales));
+    nyb_hash_add(&hash, q->zeros, q->rows * q->groups);
+    nyb_hash_add(&hash, q->group_of, q->cols * sizeof(*q->group_of));
+    nyb_hash_text(&hash, text);
+}

@@ -1,0 +1,53 @@
+// job.h - one quantisation run, settled before any work is done: the model, the settings of every
+// layer, the layout, and the calibration tokens. Also what a layer's solve leaves behind.
+#ifndef NYB_CALIB_JOB_H_
+#define NYB_CALIB_JOB_H_
+
+#include "calib/recipe.h"
+#include "calib/samples.h"
+#include "core/hash.h"
+
+// One linear layer of a block. A layer whose settings say so is copied.
+typedef struct nyb_job_layer {
+    const nyb_linear *linear;
+    size_t block, index; // index among the block's linears
+    nyb_settings settings;
+    nyb_layout_spec spec; // unset when skipped
+} nyb_job_layer;
+
+typedef struct nyb_job {
+    const nyb_quantize_params *params;
+    nyb_arena arena;
+    nyb_model *model;
+    const nyb_layout *layout;
+    nyb_recipe recipe;
+    nyb_job_layer *layers; // [count] block by block, in the blocks' own order
+    size_t count, rounded; // all, those that are not skipped
+    bool calibrated;       // some layer needs a Hessian
+    nyb_stream stream;
+    nyb_samples samples;
+    nyb_dtype dtype; // of the model's linear weights
+} nyb_job;
+
+// Opens the model, merges the settings, checks every layer against the layout, and reads the
+// calibration tokens if some layer needs them. Errors as nyb_quantize(); out holds nothing then.
+NYB_NODISCARD nyb_status nyb_job_open(const nyb_context *ctx, nyb_job *out,
+                                      const nyb_quantize_params *params, nyb_err *err);
+void nyb_job_close(nyb_job *job); // zeroed is fine
+
+// The layers of one block: *count of them from the pointer returned.
+const nyb_job_layer *nyb_job_block(const nyb_job *job, size_t block, size_t *count);
+
+// Whether the layer's solver needs the Hessian of its input.
+bool nyb_job_calibrates(const nyb_job_layer *layer);
+
+// What the solver is asked for a layer.
+nyb_solve_params nyb_job_solve(const nyb_job *job, const nyb_job_layer *layer);
+
+// The quantization_config object for this job; NULL when there is no memory.
+json_t *nyb_job_quantization_config(const nyb_job *job);
+
+// SHA-256 of all that a quantised weight consists of.
+void nyb_job_hash(const nyb_qweight *q, char text[NYB_HASH_TEXT]);
+
+#endif // NYB_CALIB_JOB_H_

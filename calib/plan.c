@@ -1,0 +1,141 @@
+#include "calib/output.h"
+#include "calib/walk.h"
+#include "core/clock.h"
+#include "core/linalg.h"
+#include "core/random.h"
+#include "core/threads.h"
+
+// What fraction of the speed of large products the parts of a run reach, measured on Llama-like
+// models of 100 M to 1 G parameters.
+static const double forward_share = 0.75, hessian_share = 0.8, factor_share = 0.4,
+                    solve_share = 0.3;
+
+// ---- The machine ---------------------------------------------------------------------------
+
+enum { PROBE = 512, PROBE_TASKS_A_THREAD = 24 };
+
+typedef struct probe {
+    const float *source; // [PROBE, PROBE]
+    float *results;      // [threads, PROBE, PROBE]
+} probe;
+
+static void multiply(void *arg, size_t index, unsigned worker)
+{
+    const probe *const p = arg;
+    const nyb_mat a = nyb_mat_of((float *) (uintptr_t) p->source, PROBE, PROBE);
+    (void) index;
+    nyb_gemm_nt(nyb_mat_of(p->results + (size_t) worker * PROBE * PROBE, PROBE, PROBE), a, a, 1.0f,
+                0.0f);
+}
+
+static nyb_status measure_speed(const nyb_context *ctx, double *flops_per_second, nyb_err *err)
+{
+    const size_t size = PROBE * PROBE, threads = nyb_threads(ctx);
+    float *const memory = nyb_alloc(size * (threads + 1), sizeof(float));
+    if (!memory)
+        return nyb_no_memory(err, "probe", size * (threads + 1), sizeof(float));
+    uint64_t seed = 1;
+    for (size_t i = 0; i < size; i++)
+        memory[i] = (float) nyb_random_unit(&seed);
+
+    probe p = {.source = memory, .results = memory + size};
+    nyb_parallel(ctx, threads, multiply, &p); // threads start, pages are touched
+    const size_t tasks = threads * PROBE_TASKS_A_THREAD;
+    const double start = nyb_seconds();
+    nyb_parallel(ctx, tasks, multiply, &p);
+    const double each = 2.0 * (double) PROBE * (double) PROBE * (double) PROBE;
+    *flops_per_second = (double) tasks * each / (nyb_seconds() - start);
+    nyb_free(memory);
+    return NYB_OK;
+}
+
+// ---- The work ------------------------------------------------------------------------------
+
+static void count_layer(const nyb_job *job, const nyb_job_layer *layer, nyb_quantize_plan *p)
+{
+    const double rows = (double) layer->linear->rows, cols = (double) layer->linear->cols;
+    if (job->calibrated)
+        p->forward_flops += 2.0 * (double) p->tokens * rows * cols;
+    if (nyb_job_calibrates(layer))
+        p->solve_flops += 3.0 * rows * cols * cols; // the solve and two losses
+    if (!layer->settings.skip) {
+        const double groups = (double) nyb_layout_groups(&layer->spec);
+        const double each = 8.0 * (double) nyb_dtype_bytes(layer->spec.scale_dtype) +
+                            (layer->spec.symmetric ? 0.0 : (double) layer->spec.bits);
+        p->bits_per_weight += rows * cols * (double) layer->spec.bits + rows * groups * each;
+    }
+}
+
+static void count_block(const nyb_job *job, size_t block, nyb_quantize_plan *p)
+{
+    size_t count = 0;
+    const nyb_job_layer *const layers = nyb_job_block(job, block, &count);
+    const nyb_model_config *const c = nyb_model_config_of(job->model);
+    for (size_t i = 0; i < count; i++)
+        count_layer(job, &layers[i], p);
+    for (size_t s = 0; job->calibrated && s < nyb_stage_count(job->model, block); s++) {
+        const nyb_stage stage = nyb_stage_at(job->model, block, s);
+        const double width = (double) stage.width;
+        bool needed = false;
+        for (size_t i = stage.first; i < stage.first + stage.count; i++)
+            needed |= nyb_job_calibrates(&layers[i]);
+        if (needed) {
+            p->hessian_flops += (double) p->tokens * width * width;
+            p->factor_flops += 2.0 / 3.0 * width * width * width;
+        }
+    }
+    if (job->calibrated) // half of the scores lie above the diagonal
+        p->forward_flops += 2.0 * (double) p->tokens * (double) p->sequence_length *
+                            (double) (c->heads * c->head_dim);
+}
+
+static void count_work(const nyb_job *job, nyb_quantize_plan *p)
+{
+    double weights = 0.0;
+    for (size_t b = 0; b < p->blocks; b++)
+        count_block(job, b, p);
+    for (size_t i = 0; i < job->count; i++) {
+        if (!job->layers[i].settings.skip)
+            weights += (double) job->layers[i].linear->rows * (double) job->layers[i].linear->cols;
+    }
+    p->bits_per_weight /= weights;
+}
+
+static nyb_status plan_job(const nyb_context *ctx, const nyb_job *job, nyb_quantize_plan *p,
+                           nyb_err *err)
+{
+    const nyb_walk_bytes bytes = nyb_walk_memory(ctx, job);
+    *p = (nyb_quantize_plan){
+        .layers = job->rounded,
+        .blocks = nyb_block_count(job->model),
+        .samples = job->samples.count,
+        .sequence_length = job->samples.length,
+        .tokens = job->samples.count * job->samples.length,
+        .activation_bytes = bytes.activations,
+        .weight_bytes = bytes.weights,
+        .hessian_bytes = bytes.hessians,
+        .other_bytes = bytes.other,
+        .memory_bytes = bytes.activations + bytes.weights + bytes.hessians + bytes.other,
+    };
+    count_work(job, p);
+    nyb_status status = nyb_output_bytes(job, &p->disk_bytes, err);
+    if (status == NYB_OK)
+        status = measure_speed(ctx, &p->gemm_flops_per_second, err);
+    if (status == NYB_OK)
+        p->seconds = (p->forward_flops / forward_share + p->hessian_flops / hessian_share +
+                      p->factor_flops / factor_share + p->solve_flops / solve_share) /
+                     p->gemm_flops_per_second;
+    return status;
+}
+
+nyb_status nyb_quantize_planned(const nyb_context *ctx, const nyb_quantize_params *params,
+                                nyb_quantize_plan *plan, nyb_err *err)
+{
+    nyb_job job;
+    nyb_status status = nyb_job_open(ctx, &job, params, err);
+    if (status != NYB_OK)
+        return status;
+    status = plan_job(ctx, &job, plan, err);
+    nyb_job_close(&job);
+    return status;
+}

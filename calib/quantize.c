@@ -1,0 +1,244 @@
+#include "nybble/quantize.h"
+
+#include <string.h>
+
+#include "calib/walk.h"
+#include "core/clock.h"
+#include "core/file.h"
+#include "core/log.h"
+#include "core/threads.h"
+#include "nybble/version.h"
+
+// ---- What identifies a run ----------------------------------------------------------------
+
+typedef struct hashing {
+    const nyb_checkpoint *source;
+    char (*texts)[NYB_HASH_TEXT];
+} hashing;
+
+static void hash_file(void *arg, size_t index, unsigned worker)
+{
+    const hashing *const h = arg;
+    size_t bytes = 0;
+    const void *const at = nyb_checkpoint_file_bytes(h->source, index, &bytes);
+    (void) worker;
+    nyb_hash_of(at, bytes, h->texts[index]);
+}
+
+static const char *base_name(const char *path)
+{
+    const char *const slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+static json_t *describe_files(const nyb_context *ctx, const nyb_job *job, nyb_arena *arena)
+{
+    const nyb_checkpoint *const source = nyb_model_checkpoint(job->model);
+    const size_t count = nyb_checkpoint_files(source);
+    hashing h = {.source = source, .texts = nyb_arena_alloc(arena, count, sizeof(*h.texts))};
+    json_t *const files = json_array();
+    if (!h.texts || !files)
+        return files;
+    nyb_parallel(ctx, count, hash_file, &h);
+    for (size_t i = 0; i < count; i++) {
+        size_t bytes = 0;
+        (void) nyb_checkpoint_file_bytes(source, i, &bytes);
+        json_array_append_new(files, json_pack("{s:s, s:I, s:s}", "file",
+                                               base_name(nyb_checkpoint_file(source, i)), "bytes",
+                                               (json_int_t) bytes, "sha256", h.texts[i]));
+    }
+    return files;
+}
+
+static json_t *describe_samples(const nyb_job *job)
+{
+    const nyb_samples *const s = &job->samples;
+    char hash[NYB_HASH_TEXT];
+    if (!job->calibrated)
+        return json_null();
+    nyb_hash_of(s->ids, s->count * s->length * sizeof(*s->ids), hash);
+    return json_pack("{s:s, s:I, s:I, s:b, s:s}", "file", base_name(job->stream.path), "samples",
+                     (json_int_t) s->count, "sequence_length", (json_int_t) s->length, "bos",
+                     job->stream.begins, "ids_sha256", hash);
+}
+
+static json_t *describe_layers(const nyb_job *job)
+{
+    json_t *const layers = json_object();
+    for (size_t i = 0; i < job->count; i++)
+        json_object_set_new(layers, job->layers[i].linear->module,
+                            nyb_settings_json(&job->layers[i].settings));
+    return layers;
+}
+
+// Everything that the output's bytes depend on. Kernels are among it: another CPU rounds sums
+// otherwise, so a run cannot be taken up there.
+static json_t *describe(const nyb_context *ctx, const nyb_job *job)
+{
+    nyb_arena arena = {0};
+    const nyb_build_info build = nyb_build();
+    json_t *const run = json_pack(
+        "{s:s, s:s, s:{s:s, s:s, s:s}, s:s, s:I, s:o, s:o, s:o}", "schema", "nybble.run/1",
+        "nybble", build.version, "machine", "kernels", build.kernel_level, "blas", build.blas,
+        "blas_core", build.blas_core, "format", job->layout->name, "shard_bytes",
+        (json_int_t) job->params->shard_bytes, "model", describe_files(ctx, job, &arena),
+        "calibration", describe_samples(job), "layers", describe_layers(job));
+    nyb_arena_clear(&arena);
+    return run;
+}
+
+// ---- The certificate ----------------------------------------------------------------------
+
+static double sum_of(const json_t *blocks, const char *key, size_t *count)
+{
+    double sum = 0.0;
+    size_t b, i;
+    json_t *block, *layer;
+    json_array_foreach(blocks, b, block)
+    {
+        json_array_foreach(json_object_get(block, "layers"), i, layer)
+        {
+            sum += json_number_value(json_object_get(layer, key));
+            *count += 1;
+        }
+    }
+    return sum;
+}
+
+static double bits_per_weight(const json_t *blocks)
+{
+    double bits = 0.0, weights = 0.0;
+    size_t b, i;
+    json_t *block, *layer;
+    json_array_foreach(blocks, b, block)
+    {
+        json_array_foreach(json_object_get(block, "layers"), i, layer)
+        {
+            const double n = json_number_value(json_object_get(layer, "rows")) *
+                             json_number_value(json_object_get(layer, "cols"));
+            bits += n * json_number_value(json_object_get(layer, "bits_per_weight"));
+            weights += n;
+        }
+    }
+    return weights > 0.0 ? bits / weights : 0.0;
+}
+
+static void summarize(const nyb_job *job, const nyb_output *out, nyb_quantize_result *r)
+{
+    const json_t *const blocks = out->journal.blocks;
+    const nyb_checkpoint *const source = nyb_model_checkpoint(job->model);
+    size_t count = 0;
+    r->loss = sum_of(blocks, "loss", &count);
+    r->layers = count;
+    r->rtn_loss = sum_of(blocks, "rtn_loss", &count);
+    r->bits_per_weight = bits_per_weight(blocks);
+    r->samples = job->samples.count;
+    r->tokens = job->samples.count * job->samples.length;
+    r->bytes_out = nyb_store_total_bytes(out->store);
+    for (size_t i = 0; i < nyb_checkpoint_files(source); i++) {
+        size_t bytes = 0;
+        (void) nyb_checkpoint_file_bytes(source, i, &bytes);
+        r->bytes_in += bytes;
+    }
+}
+
+static json_t *certificate(const json_t *run, const nyb_output *out,
+                           const nyb_quantize_result *result)
+{
+    json_t *const layers = json_array();
+    size_t b;
+    json_t *block;
+    json_array_foreach(out->journal.blocks, b, block)
+        json_array_extend(layers, json_object_get(block, "layers"));
+    return json_pack("{s:s, s:O, s:{s:I, s:f, s:I, s:I, s:f, s:f, s:f, s:I}, s:o, s:[]}", "schema",
+                     "nybble.report/1", "run", run, "totals", "layers", (json_int_t) result->layers,
+                     "bits_per_weight", result->bits_per_weight, "bytes_in",
+                     (json_int_t) result->bytes_in, "bytes_out", (json_int_t) result->bytes_out,
+                     "loss", result->loss, "rtn_loss", result->rtn_loss, "seconds", result->seconds,
+                     "resumed_blocks", (json_int_t) result->resumed_blocks, "layers", layers,
+                     "fallbacks");
+}
+
+// ---- The run ------------------------------------------------------------------------------
+
+static nyb_status check_memory(const nyb_context *ctx, const nyb_job *job, nyb_err *err)
+{
+    const nyb_walk_bytes b = nyb_walk_memory(ctx, job);
+    const size_t total = b.activations + b.weights + b.hessians + b.other;
+    if (!ctx || ctx->memory_bytes == 0 || total <= ctx->memory_bytes)
+        return NYB_OK;
+    return nyb_fail(err, NYB_E_NOMEM,
+                    "the run needs %zu MiB (activations %zu, weights %zu, Hessians %zu, other %zu) "
+                    "and the ceiling is %zu MiB: raise --memory, or lower --num-samples or "
+                    "--sequence-length",
+                    total >> 20, b.activations >> 20, b.weights >> 20, b.hessians >> 20,
+                    b.other >> 20, ctx->memory_bytes >> 20);
+}
+
+static nyb_status run_into(const nyb_context *ctx, const nyb_job *job, nyb_output *out,
+                           const json_t *run, nyb_quantize_result *result, nyb_err *err)
+{
+    const double start = nyb_seconds();
+    result->resumed_blocks = json_array_size(out->journal.blocks);
+    nyb_status status = nyb_walk(ctx, job, out, err);
+    if (status != NYB_OK)
+        return status;
+    summarize(job, out, result);
+    result->seconds = nyb_seconds() - start;
+    json_t *const report = certificate(run, out, result);
+    status = report ? nyb_output_finish(ctx, out, report, err) : nyb_no_memory(err, "report", 1, 1);
+    json_decref(report);
+    return status;
+}
+
+// Whether OUT is already the complete result of this very run.
+static bool is_done(const nyb_job *job, const json_t *run)
+{
+    nyb_arena arena = {0};
+    json_t *report = NULL;
+    const char *const path = nyb_path_join(&arena, job->params->out, "nybble_report.json");
+    const bool same = path && nyb_path_exists(path) &&
+                      nyb_json_load(&report, path, NULL) == NYB_OK &&
+                      json_equal(json_object_get(report, "run"), run);
+    json_decref(report);
+    nyb_arena_clear(&arena);
+    return same;
+}
+
+static nyb_status run_job(const nyb_context *ctx, const nyb_job *job, nyb_quantize_result *result,
+                          nyb_err *err)
+{
+    nyb_output out;
+    json_t *const run = describe(ctx, job);
+    if (!run)
+        return nyb_no_memory(err, "run", 1, 1);
+    nyb_status status = NYB_OK;
+    if (job->params->resume && is_done(job, run)) {
+        nyb_log(ctx, NYB_LOG_INFO, "%s: complete already", job->params->out);
+    } else {
+        status = nyb_output_open(ctx, &out, job, run, err);
+        if (status == NYB_OK) {
+            status = run_into(ctx, job, &out, run, result, err);
+            nyb_output_close(&out);
+        }
+    }
+    json_decref(run);
+    return status;
+}
+
+nyb_status nyb_quantize(const nyb_context *ctx, const nyb_quantize_params *params,
+                        nyb_quantize_result *result, nyb_err *err)
+{
+    nyb_quantize_result local = {0};
+    nyb_job job;
+    nyb_status status = nyb_job_open(ctx, &job, params, err);
+    if (status != NYB_OK)
+        return status;
+    status = check_memory(ctx, &job, err);
+    if (status == NYB_OK)
+        status = run_job(ctx, &job, &local, err);
+    nyb_job_close(&job);
+    if (status == NYB_OK && result)
+        *result = local;
+    return status;
+}

@@ -1,0 +1,259 @@
+#include "calib/recipe.h"
+
+#include <fnmatch.h>
+#include <string.h>
+
+// Where a setting's errors come from: the recipe's file and key, or the caller.
+typedef struct source {
+    const json_t *object;
+    const char *path;
+} source;
+
+static nyb_status check(const nyb_settings *s, const char *where, nyb_err *err)
+{
+    if (s->bits != 2 && s->bits != 3 && s->bits != 4 && s->bits != 8)
+        return nyb_fail(err, NYB_E_ARG, "%s: weight bits are %u, want 2, 3, 4 or 8", where,
+                        s->bits);
+    if (s->group_size != 0 && (s->group_size < 16 || s->group_size > 1024))
+        return nyb_fail(err, NYB_E_ARG,
+                        "%s: group size is %zu, want -1 (one group per channel) or 16 to 1024",
+                        where, s->group_size);
+    if (!(s->damping > 0.0 && s->damping < 1.0))
+        return nyb_fail(err, NYB_E_ARG, "%s: damping is %g, want a fraction between 0 and 1", where,
+                        s->damping);
+    if (s->method == NYB_METHOD_INT4 && s->bits != 4)
+        return nyb_fail(err, NYB_E_ARG, "%s: method int4 has 4 bits, not %u; use rtn", where,
+                        s->bits);
+    return NYB_OK;
+}
+
+static nyb_status no_value(source from, const char *key, const char *word, nyb_err *err)
+{
+    return nyb_fail(err, NYB_E_FORMAT, "%s: '%s' has no value '%s'", from.path, key, word);
+}
+
+// "none" is the method of a layer that is left alone.
+static nyb_status take_method(source from, nyb_settings *s, nyb_err *err)
+{
+    const char *word = NULL;
+    const nyb_status status = nyb_json_text(from.object, "method", &word, from.path, err);
+    if (status != NYB_OK || !word)
+        return status;
+    s->skip = strcmp(word, "none") == 0;
+    return s->skip || nyb_method_by_name(word, &s->method) ? NYB_OK
+                                                           : no_value(from, "method", word, err);
+}
+
+static nyb_status take_order(source from, nyb_gptq_order *out, nyb_err *err)
+{
+    const char *word = NULL;
+    const nyb_status status = nyb_json_text(from.object, "activation_order", &word, from.path, err);
+    if (status != NYB_OK || !word)
+        return status;
+    return nyb_gptq_order_by_name(word, out) ? NYB_OK
+                                             : no_value(from, "activation_order", word, err);
+}
+
+static nyb_status take_group_size(source from, size_t *out, nyb_err *err)
+{
+    const json_t *const value = json_object_get(from.object, "group_size");
+    if (!value)
+        return NYB_OK;
+    if (!json_is_integer(value) || json_integer_value(value) < -1)
+        return nyb_fail(err, NYB_E_FORMAT, "%s: 'group_size' is not -1 or a size", from.path);
+    *out = json_integer_value(value) < 1 ? 0 : (size_t) json_integer_value(value);
+    return NYB_OK;
+}
+
+static nyb_status take_bits(source from, unsigned *out, nyb_err *err)
+{
+    size_t bits = *out;
+    const nyb_status status = nyb_json_size(from.object, "weight_bits", &bits, from.path, err);
+    *out = bits < 99 ? (unsigned) bits : 99;
+    return status;
+}
+
+// Every key that an object of settings may have; "pattern" and "modules" are looked at elsewhere.
+static nyb_status check_keys(source from, const char *also, nyb_err *err)
+{
+    static const char *const keys[] = {"method",        "weight_bits",    "group_size",
+                                       "symmetric",     "scale_search",   "activation_order",
+                                       "static_groups", "hessian_damping"};
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *) (uintptr_t) from.object, key, value)
+    {
+        bool known = strcmp(key, also) == 0;
+        for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
+            known |= strcmp(key, keys[i]) == 0;
+        if (!known)
+            return nyb_fail(err, NYB_E_FORMAT, "%s: unknown setting '%s'", from.path, key);
+    }
+    return NYB_OK;
+}
+
+// Overwrites the settings that the object names.
+static nyb_status take_settings(source from, nyb_settings *s, nyb_err *err)
+{
+    const nyb_settings before = *s;
+    nyb_status status = take_method(from, s, err);
+    if (status == NYB_OK)
+        status = take_order(from, &s->order, err);
+    if (status == NYB_OK)
+        status = take_bits(from, &s->bits, err);
+    if (status == NYB_OK)
+        status = take_group_size(from, &s->group_size, err);
+    if (status == NYB_OK)
+        status = nyb_json_bool(from.object, "symmetric", &s->symmetric, from.path, err);
+    if (status == NYB_OK)
+        status = nyb_json_bool(from.object, "scale_search", &s->scale_search, from.path, err);
+    if (status == NYB_OK)
+        status = nyb_json_bool(from.object, "static_groups", &s->static_groups, from.path, err);
+    if (status == NYB_OK)
+        status = nyb_json_real(from.object, "hessian_damping", &s->damping, from.path, err);
+    if (status == NYB_OK)
+        status = check(s, from.path, err);
+    if (status != NYB_OK)
+        *s = before;
+    return status;
+}
+
+// int4 is one symmetric scale per channel, whatever was said about groups for other methods.
+static nyb_settings settled(nyb_settings s)
+{
+    if (s.method == NYB_METHOD_INT4) {
+        s.group_size = 0;
+        s.symmetric = true;
+        s.scale_search = false;
+    }
+    return s;
+}
+
+static void apply_given(nyb_settings *to, const nyb_quantize_params *params)
+{
+    const nyb_settings *const s = &params->settings;
+    const unsigned given = params->given;
+    to->method = given & NYB_SETTING_METHOD ? s->method : to->method;
+    to->skip = to->skip && !(given & NYB_SETTING_METHOD);
+    to->bits = given & NYB_SETTING_BITS ? s->bits : to->bits;
+    to->group_size = given & NYB_SETTING_GROUP_SIZE ? s->group_size : to->group_size;
+    to->symmetric = given & NYB_SETTING_SYMMETRIC ? s->symmetric : to->symmetric;
+    to->scale_search = given & NYB_SETTING_SCALE_SEARCH ? s->scale_search : to->scale_search;
+    to->order = given & NYB_SETTING_ORDER ? s->order : to->order;
+    to->static_groups = given & NYB_SETTING_STATIC_GROUPS ? s->static_groups : to->static_groups;
+    to->damping = given & NYB_SETTING_DAMPING ? s->damping : to->damping;
+}
+
+static nyb_status check_modules(const json_t *document, nyb_settings general, const char *path,
+                                nyb_err *err)
+{
+    const json_t *const modules = json_object_get(document, "modules");
+    if (modules && !json_is_array(modules))
+        return nyb_fail(err, NYB_E_FORMAT, "%s: 'modules' is not a list", path);
+
+    size_t index;
+    json_t *entry;
+    json_array_foreach(modules, index, entry)
+    {
+        const source from = {.object = entry, .path = path};
+        nyb_settings trial = general;
+        if (!json_is_string(json_object_get(entry, "pattern")))
+            return nyb_fail(err, NYB_E_FORMAT, "%s: entry %zu of 'modules' has no 'pattern'", path,
+                            index);
+        nyb_status status = check_keys(from, "pattern", err);
+        if (status == NYB_OK)
+            status = take_settings(from, &trial, err);
+        if (status != NYB_OK)
+            return status;
+    }
+    return NYB_OK;
+}
+
+static nyb_status merge(nyb_recipe *r, const nyb_quantize_params *params, nyb_err *err)
+{
+    if (r->document) {
+        const source from = {.object = r->document, .path = r->path};
+        if (!json_is_object(r->document))
+            return nyb_fail(err, NYB_E_FORMAT, "%s: a recipe is a JSON object", r->path);
+        nyb_status status = check_keys(from, "modules", err);
+        if (status == NYB_OK)
+            status = take_settings(from, &r->general, err);
+        if (status != NYB_OK)
+            return status;
+    }
+    apply_given(&r->general, params);
+    if (r->general.method == NYB_METHOD_INT4 &&
+        ((params->given & NYB_SETTING_GROUP_SIZE && params->settings.group_size != 0) ||
+         (params->given & NYB_SETTING_SYMMETRIC && !params->settings.symmetric) ||
+         (params->given & NYB_SETTING_SCALE_SEARCH && params->settings.scale_search)))
+        return nyb_fail(err, NYB_E_ARG,
+                        "method int4 is one symmetric scale per channel from the largest weight; "
+                        "for groups, zero points or a scale search use rtn");
+    const nyb_status status = check(&r->general, "settings", err);
+    return status == NYB_OK ? check_modules(r->document, r->general, r->path, err) : status;
+}
+
+nyb_status nyb_recipe_open(nyb_recipe *out, const nyb_quantize_params *params, nyb_err *err)
+{
+    *out = (nyb_recipe){.general = NYB_SETTINGS_DEFAULTS, .path = params->recipe};
+    if (params->recipe) {
+        const nyb_status status = nyb_json_load(&out->document, params->recipe, err);
+        if (status != NYB_OK)
+            return status;
+    }
+    const nyb_status status = merge(out, params, err);
+    if (status != NYB_OK)
+        nyb_recipe_close(out);
+    return status;
+}
+
+void nyb_recipe_close(nyb_recipe *recipe)
+{
+    json_decref(recipe->document);
+    *recipe = (nyb_recipe){0};
+}
+
+nyb_status nyb_recipe_of(const nyb_recipe *recipe, const char *module, nyb_settings *out,
+                         nyb_err *err)
+{
+    nyb_settings settings = recipe->general;
+    size_t index;
+    json_t *entry;
+    json_array_foreach(json_object_get(recipe->document, "modules"), index, entry)
+    {
+        const char *const pattern = json_string_value(json_object_get(entry, "pattern"));
+        const source from = {.object = entry, .path = recipe->path};
+        const nyb_status status =
+            fnmatch(pattern, module, 0) == 0 ? take_settings(from, &settings, err) : NYB_OK;
+        if (status != NYB_OK)
+            return status;
+    }
+    *out = settled(settings);
+    return NYB_OK;
+}
+
+const char *nyb_recipe_unused(const nyb_recipe *recipe, const char *const *modules, size_t count)
+{
+    size_t index;
+    json_t *entry;
+    json_array_foreach(json_object_get(recipe->document, "modules"), index, entry)
+    {
+        const char *const pattern = json_string_value(json_object_get(entry, "pattern"));
+        size_t i = 0;
+        while (i < count && fnmatch(pattern, modules[i], 0) != 0)
+            i++;
+        if (i == count)
+            return pattern;
+    }
+    return NULL;
+}
+
+json_t *nyb_settings_json(const nyb_settings *s)
+{
+    const json_int_t group = s->group_size ? (json_int_t) s->group_size : -1;
+    return json_pack("{s:s, s:i, s:I, s:b, s:b, s:s, s:b, s:f}", "method",
+                     s->skip ? "none" : nyb_method_name(s->method), "weight_bits", (int) s->bits,
+                     "group_size", group, "symmetric", s->symmetric, "scale_search",
+                     s->scale_search, "activation_order", nyb_gptq_order_name(s->order),
+                     "static_groups", s->static_groups, "hessian_damping", s->damping);
+}

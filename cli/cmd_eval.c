@@ -1,0 +1,46 @@
+#include <stdio.h>
+
+#include "cli/evaluating.h"
+
+static nyb_exit run(const nyb_call *call)
+{
+    const nyb_eval_params params = nyb_evaluating_params(call);
+    nyb_eval_result r;
+    nyb_err err;
+    if (nyb_eval(&call->context, call->operands[0], &params, &r, &err) != NYB_OK)
+        return nyb_call_fail(call, &err);
+    if (call->json) {
+        json_t *const doc = nyb_call_document(call);
+        json_object_set_new(doc, "model", json_string(call->operands[0]));
+        json_object_set_new(doc, "data", nyb_evaluating_json(&params, &r));
+        json_object_set_new(doc, "loss", json_real(r.loss));
+        json_object_set_new(doc, "perplexity", nyb_json_finite(r.perplexity));
+        json_object_set_new(doc, "seconds", json_real(r.seconds));
+        nyb_call_print_json(call, doc);
+        return NYB_EXIT_OK;
+    }
+    nyb_evaluating_print(&params, &r);
+    (void) printf("perplexity %.4f (%.5f nats a token), %.1f s\n", r.perplexity, r.loss, r.seconds);
+    return NYB_EXIT_OK;
+}
+
+const nyb_command nyb_command_eval = {
+    .name = "eval",
+    .about = "Measures a checkpoint's perplexity on a text",
+    .operands = "MODEL",
+    .operand_min = 1,
+    .operand_max = 1,
+    .options = nyb_evaluating_options,
+    .options_size = sizeof(nyb_evaluating),
+    .defaults = &nyb_evaluating_defaults,
+    .examples =
+        (const nyb_example[]){
+            {"nybble eval llama-4bit --text wiki.test.raw",
+             "The whole text, 1,024 tokens at once."},
+            {"nybble eval llama-4bit --text wiki.test.raw --window 2048 --stride 512 --json",
+             "Overlapping windows; at least 1,536 tokens stand before a scored one."},
+            {0}},
+    .notes = "With the default stride every token after a window's first is scored. MODEL may be "
+             "quantised or not; it runs in f32.",
+    .run = run,
+};

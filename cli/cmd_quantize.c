@@ -1,0 +1,79 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/quantizing.h"
+
+static json_t *document_of(const nyb_call *call, const nyb_quantize_params *params,
+                           const nyb_quantize_result *r)
+{
+    json_t *const doc = nyb_call_document(call);
+    json_object_set_new(doc, "output", json_string(params->out));
+    json_object_set_new(doc, "layers", json_integer((json_int_t) r->layers));
+    json_object_set_new(doc, "samples", json_integer((json_int_t) r->samples));
+    json_object_set_new(doc, "tokens", json_integer((json_int_t) r->tokens));
+    json_object_set_new(doc, "bits_per_weight", json_real(r->bits_per_weight));
+    json_object_set_new(doc, "bytes_in", json_integer((json_int_t) r->bytes_in));
+    json_object_set_new(doc, "bytes_out", json_integer((json_int_t) r->bytes_out));
+    json_object_set_new(doc, "loss", nyb_json_finite(r->loss));
+    json_object_set_new(doc, "rtn_loss", nyb_json_finite(r->rtn_loss));
+    json_object_set_new(doc, "seconds", json_real(r->seconds));
+    json_object_set_new(doc, "resumed_blocks", json_integer((json_int_t) r->resumed_blocks));
+    return doc;
+}
+
+static nyb_exit run(const nyb_call *call)
+{
+    const nyb_quantizing *const o = call->options;
+    const nyb_quantize_params params = nyb_quantizing_params(call);
+    nyb_quantize_result r;
+    nyb_err err;
+    if (!o->output)
+        return nyb_call_usage(call, "say where the result goes: -o FOLDER");
+    if (nyb_quantize(&call->context, &params, &r, &err) != NYB_OK)
+        return nyb_call_fail(call, &err);
+    if (call->json) {
+        nyb_call_print_json(call, document_of(call, &params, &r));
+        return NYB_EXIT_OK;
+    }
+    char before[32], after[32];
+    (void) printf("%s: %zu layers at %.2f bits per weight, %s -> %s, %.1f s\n", params.out,
+                  r.layers, r.bits_per_weight, nyb_bytes_text(before, r.bytes_in),
+                  nyb_bytes_text(after, r.bytes_out), r.seconds);
+    if (r.tokens > 0 && r.rtn_loss > 0.0)
+        (void) printf("calibrated on %zu x %zu tokens; layer error %.3f of plain rounding's\n",
+                      r.samples, r.tokens / r.samples, r.loss / r.rtn_loss);
+    return NYB_EXIT_OK;
+}
+
+const nyb_command nyb_command_quantize = {
+    .name = "quantize",
+    .about = "Compresses a checkpoint by GPTQ, plain rounding or plain INT4",
+    .operands = "MODEL",
+    .operand_min = 1,
+    .operand_max = 1,
+    .options = nyb_quantizing_options,
+    .options_size = sizeof(nyb_quantizing),
+    .defaults = &nyb_quantizing_defaults,
+    .memory = true,
+    .examples =
+        (const nyb_example[]){
+            {"nybble quantize llama -o llama-4bit --calib text.txt", "4 bits, groups of 128."},
+            {"nybble quantize llama -o llama-3bit -b 3 -g 64 --asymmetric --calib text.txt -n 64 "
+             "-l 512",
+             "3 bits, calibrated on 64 windows of 512 tokens."},
+            {"nybble quantize llama -o llama-int4 --method int4",
+             "Plain INT4, to compare with; needs no text."},
+            {0}},
+    .notes =
+        "MODEL is a Hugging Face folder. Every linear layer inside the blocks is rounded; "
+        "embedding, norms and output head are copied.\n\n"
+        "The result is written into FOLDER.partial and renamed once it is complete, synced and "
+        "read back. After an interruption --resume goes on there and gives the same bytes. "
+        "FOLDER/nybble_report.json says what was done to each layer.\n\n"
+        "A recipe is a JSON object with the settings above, named with underscores, and "
+        "\"modules\", a list of objects with a \"pattern\" of layer names and settings for them: "
+        "{\"weight_bits\": 4, \"modules\": [{\"pattern\": \"*.mlp.down_proj\", \"weight_bits\": "
+        "8}]}. The method \"none\" leaves a layer as it is. The command line wins over the "
+        "recipe's general settings, patterns win over both.",
+    .run = run,
+};

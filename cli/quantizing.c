@@ -1,0 +1,117 @@
+#include "cli/quantizing.h"
+
+static const char *const methods[] = {"gptq", "rtn", "int4", NULL};
+static const char *const orders[] = {"group", "none", "full", NULL};
+static const char *const formats[] = {"compressed-tensors", "gptq", "gptq_v2", NULL};
+static const char *const bos_words[] = {"auto", "never", "always", NULL};
+
+const nyb_quantizing nyb_quantizing_defaults = {
+    .weight_bits = 4,
+    .group_size = 128,
+    .damping = 0.01,
+    .num_samples = 128,
+    .sequence_length = 2048,
+    .shard_size = (size_t) 5000000000,
+};
+
+#define INTO(field) NYB_INTO(nyb_quantizing, field)
+
+const nyb_option nyb_quantizing_options[] = {
+    {"output", 'o', NYB_OPTION_PATH, INTO(output), .value = "FOLDER",
+     .about = "Folder to write; it appears when it is complete."},
+    {"method", 'm', NYB_OPTION_CHOICE, INTO(method), .choices = methods, .value = "METHOD",
+     .about = "gptq: rounding errors are fed back through the Hessian of the inputs. rtn: round to "
+              "nearest on the same grid. int4: one symmetric scale per output channel from the "
+              "largest weight, as Keras does it.",
+     .section = "Rounding"},
+    {"weight-bits", 'b', NYB_OPTION_SIZE, INTO(weight_bits), .value = "N", .min = 2, .max = 8,
+     .about = "Bits of a weight: 2, 3, 4 or 8."},
+    {"group-size", 'g', NYB_OPTION_INT, INTO(group_size), .value = "N", .min = -1, .max = 1024,
+     .about = "Input columns that share a scale, 16 to 1024; -1: one scale per output channel."},
+    {"asymmetric", 0, NYB_OPTION_SWITCH, INTO(asymmetric),
+     .about = "Give each group a zero point of its own."},
+    {"activation-order", 0, NYB_OPTION_CHOICE, INTO(order), .choices = orders, .value = "ORDER",
+     .about = "Order in which columns are rounded. group: large inputs first, inside the groups "
+              "and among them; the file's layout stays plain. none: as they lie. full: large "
+              "inputs first throughout (desc_act); the file then needs g_idx."},
+    {"static-groups", 0, NYB_OPTION_SWITCH, INTO(static_groups),
+     .about = "Take the groups' scales from the weights before any of them is rounded."},
+    {"scale-search", 0, NYB_OPTION_SWITCH, INTO(scale_search),
+     .about = "Choose scales by least squared error instead of by the extremes."},
+    {"hessian-damping", 0, NYB_OPTION_REAL, INTO(damping), .value = "F", .min = 1e-9, .max = 0.999,
+     .about = "Added to the Hessian's diagonal, as a fraction of its mean."},
+    {"recipe", 0, NYB_OPTION_PATH, INTO(recipe), .value = "FILE",
+     .about = "JSON file with these settings, also for patterns of layers."},
+    {"calib", 'c', NYB_OPTION_PATH, INTO(calib), .value = "FILE",
+     .about = "Text to calibrate with, or token ids in .npy or .json.", .section = "Calibration"},
+    {"num-samples", 'n', NYB_OPTION_SIZE, INTO(num_samples), .value = "N", .min = 1, .max = 1e7,
+     .about = "Windows of text; fewer, with a warning, when the text is shorter."},
+    {"sequence-length", 'l', NYB_OPTION_SIZE, INTO(sequence_length), .value = "N", .min = 2,
+     .max = 1e7, .about = "Tokens of a window."},
+    {"bos", 0, NYB_OPTION_CHOICE, INTO(bos), .choices = bos_words, .value = "WHEN",
+     .about = "Whether each window begins with the begin-of-sequence token. auto: as the model's "
+              "tokenizer does it."},
+    {"seed", 's', NYB_OPTION_SIZE, INTO(seed), .value = "N", .shown_default = "",
+     .about = "Draw the windows at random, with this seed; else they are the text's first."},
+    {"format", 'f', NYB_OPTION_CHOICE, NYB_INTO(nyb_quantizing, format), .choices = formats,
+     .value = "FORMAT",
+     .about = "How weights are packed. compressed-tensors (pack-quantized) is read by vLLM at 2 to "
+              "8 bits and by transformers; gptq (v1) by the GPTQ family; gptq_v2 by GPTQModel.",
+     .section = "Output"},
+    {"shard-size", 0, NYB_OPTION_BYTES, INTO(shard_size), .value = "BYTES",
+     .about = "Largest tensor file."},
+    {"force", 0, NYB_OPTION_FLAG, INTO(force),
+     .about = "Replace a folder that nybble made before, or an interrupted run's."},
+    {"resume", 0, NYB_OPTION_FLAG, INTO(resume),
+     .about = "Go on where an interrupted run with the same settings stopped."},
+    {0}};
+
+static unsigned given_settings(const nyb_call *call)
+{
+    static const struct {
+        const char *option;
+        unsigned setting;
+    } pairs[] = {
+        {"method", NYB_SETTING_METHOD},
+        {"weight-bits", NYB_SETTING_BITS},
+        {"group-size", NYB_SETTING_GROUP_SIZE},
+        {"asymmetric", NYB_SETTING_SYMMETRIC},
+        {"activation-order", NYB_SETTING_ORDER},
+        {"static-groups", NYB_SETTING_STATIC_GROUPS},
+        {"scale-search", NYB_SETTING_SCALE_SEARCH},
+        {"hessian-damping", NYB_SETTING_DAMPING},
+    };
+    unsigned given = 0;
+    for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++)
+        given |= nyb_call_given(call, pairs[i].option) ? pairs[i].setting : 0;
+    return given;
+}
+
+nyb_quantize_params nyb_quantizing_params(const nyb_call *call)
+{
+    const nyb_quantizing *const o = call->options;
+    return (nyb_quantize_params){
+        .model = call->operands[0],
+        .out = o->output,
+        .format = formats[o->format],
+        .recipe = o->recipe,
+        .settings = {.method = (nyb_method) o->method,
+                     .bits = (unsigned) o->weight_bits,
+                     .group_size = o->group_size > 0 ? (size_t) o->group_size : 0,
+                     .symmetric = !o->asymmetric,
+                     .scale_search = o->scale_search,
+                     .order = (nyb_gptq_order) o->order,
+                     .static_groups = o->static_groups,
+                     .damping = o->damping},
+        .given = given_settings(call),
+        .samples = {.path = o->calib,
+                    .count = o->num_samples,
+                    .length = o->sequence_length,
+                    .bos = (nyb_bos) o->bos,
+                    .shuffle = nyb_call_given(call, "seed"),
+                    .seed = o->seed},
+        .shard_bytes = o->shard_size,
+        .force = o->force,
+        .resume = o->resume,
+    };
+}

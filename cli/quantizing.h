@@ -1,0 +1,24 @@
+// quantizing.h - the options that `quantize` and `plan` share.
+#ifndef NYB_CLI_QUANTIZING_H_
+#define NYB_CLI_QUANTIZING_H_
+
+#include "cli/command.h"
+#include "nybble/quantize.h"
+
+typedef struct nyb_quantizing {
+    const char *output, *calib, *recipe;
+    int method, order, bos, format; // indices in the choices of the table
+    size_t weight_bits;
+    int group_size;
+    bool asymmetric, scale_search, static_groups, force, resume;
+    double damping;
+    size_t num_samples, sequence_length, seed, shard_size;
+} nyb_quantizing;
+
+extern const nyb_quantizing nyb_quantizing_defaults;
+extern const nyb_option nyb_quantizing_options[];
+
+// The library's parameters for a call of such a command.
+nyb_quantize_params nyb_quantizing_params(const nyb_call *call);
+
+#endif // NYB_CLI_QUANTIZING_H_

@@ -1,0 +1,107 @@
+#include "nybble/eval.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "core/clock.h"
+#include "eval/score.h"
+
+static nyb_eval_result result_of(const nyb_windows *windows, const nyb_score *score)
+{
+    const double loss = score->loss / (double) score->scored;
+    return (nyb_eval_result){
+        .tokens = windows->tokens,
+        .windows = windows->count,
+        .scored = score->scored,
+        .bos = windows->stream.begins,
+        .loss = loss,
+        .perplexity = exp(loss),
+    };
+}
+
+// Bytes of everything that belongs to a linear layer but its bias.
+static size_t layer_bytes(const nyb_checkpoint *file, const nyb_linear *linear)
+{
+    const size_t length = strlen(linear->module);
+    size_t bytes = 0;
+    for (size_t i = 0; i < nyb_checkpoint_count(file); i++) {
+        const nyb_tensor *const t = nyb_checkpoint_at(file, i);
+        if (strncmp(t->name, linear->module, length) == 0 && t->name[length] == '.' && //
+            t != linear->bias)
+            bytes += t->bytes;
+    }
+    return bytes;
+}
+
+static void measure_size(const nyb_model *model, nyb_compared *row)
+{
+    const nyb_checkpoint *const file = nyb_model_checkpoint(model);
+    double weights = 0.0;
+    for (size_t i = 0; i < nyb_checkpoint_files(file); i++) {
+        size_t bytes = 0;
+        (void) nyb_checkpoint_file_bytes(file, i, &bytes);
+        row->bytes += bytes;
+    }
+    for (size_t b = 0; b < nyb_block_count(model); b++) {
+        for (size_t i = 0; i < nyb_linear_count(model, b); i++) {
+            const nyb_linear *const linear = nyb_linear_at(model, b, i);
+            row->layer_bytes += layer_bytes(file, linear);
+            weights += (double) linear->rows * (double) linear->cols;
+        }
+    }
+    row->bits_per_weight = weights > 0.0 ? 8.0 * (double) row->layer_bytes / weights : 0.0;
+}
+
+static nyb_status score_models(const nyb_context *ctx, nyb_model *const *models, size_t count,
+                               const nyb_eval_params *params, nyb_compared *rows, nyb_err *err)
+{
+    const double start = nyb_seconds();
+    nyb_windows windows;
+    nyb_score *const scores = nyb_alloc(count, sizeof(*scores));
+    if (!scores)
+        return nyb_no_memory(err, "scores", count, sizeof(*scores));
+    nyb_status status = nyb_windows_open(&windows, models[0], params, err);
+    if (status == NYB_OK)
+        status = nyb_score_windows(ctx, models, count, &windows, scores, err);
+    for (size_t m = 0; status == NYB_OK && m < count; m++) {
+        rows[m] = (nyb_compared){
+            .eval = result_of(&windows, &scores[m]),
+            .kl = scores[m].kl / (double) scores[m].scored,
+            .top1 = (double) scores[m].agree / (double) scores[m].scored,
+        };
+        rows[m].eval.seconds = nyb_seconds() - start;
+        measure_size(models[m], &rows[m]);
+    }
+    nyb_windows_close(&windows);
+    nyb_free(scores);
+    return status;
+}
+
+nyb_status nyb_compare(const nyb_context *ctx, const char *const *folders, size_t count,
+                       const nyb_eval_params *params, nyb_compared *rows, nyb_err *err)
+{
+    if (count == 0)
+        return nyb_fail(err, NYB_E_ARG, "no checkpoint to compare");
+    nyb_model **const models = nyb_alloc(count, sizeof(nyb_model *));
+    if (!models)
+        return nyb_no_memory(err, "models", count, sizeof(nyb_model *));
+    nyb_status status = NYB_OK;
+    for (size_t i = 0; status == NYB_OK && i < count; i++)
+        status = nyb_model_open(&models[i], folders[i], err);
+    if (status == NYB_OK)
+        status = score_models(ctx, models, count, params, rows, err);
+    for (size_t i = 0; i < count; i++)
+        nyb_model_close(models[i]);
+    nyb_free(models);
+    return status;
+}
+
+nyb_status nyb_eval(const nyb_context *ctx, const char *folder, const nyb_eval_params *params,
+                    nyb_eval_result *result, nyb_err *err)
+{
+    nyb_compared row;
+    const nyb_status status = nyb_compare(ctx, &folder, 1, params, &row, err);
+    if (status == NYB_OK)
+        *result = row.eval;
+    return status;
+}

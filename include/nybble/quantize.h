@@ -1,0 +1,119 @@
+// quantize.h - compresses a whole checkpoint: calibrates it block by block, rounds every linear
+// layer of the blocks, and writes a checkpoint that the ecosystem's readers load.
+//
+// Source: Frantar, Ashkboos, Hoefler, Alistarh, "GPTQ: Accurate Post-Training Quantization for
+//         Generative Pre-trained Transformers", arXiv:2210.17323; the order of work is its
+//         "true sequential" one: a layer sees the inputs that the layers before it give after
+//         they were rounded.
+#ifndef NYB_QUANTIZE_H_
+#define NYB_QUANTIZE_H_
+
+#include "nybble/context.h"
+#include "nybble/samples.h"
+#include "nybble/solve.h"
+
+// How one layer is rounded.
+typedef struct nyb_settings {
+    bool skip; // leave the layer as it is
+    nyb_method method;
+    unsigned bits;     // 2, 3, 4, 8
+    size_t group_size; // columns that share a scale, 0: the whole row
+    bool symmetric;
+    bool scale_search; // least squared error instead of the extremes
+    nyb_gptq_order order;
+    bool static_groups;
+    double damping; // of the mean diagonal of the Hessian, (0, 1)
+} nyb_settings;
+
+#define NYB_SETTINGS_DEFAULTS                                                                      \
+    ((nyb_settings){.method = NYB_METHOD_GPTQ,                                                     \
+                    .bits = 4,                                                                     \
+                    .group_size = 128,                                                             \
+                    .symmetric = true,                                                             \
+                    .order = NYB_ORDER_GROUP,                                                      \
+                    .damping = 0.01})
+
+// Names a setting in nyb_quantize_params.given.
+enum nyb_setting {
+    NYB_SETTING_METHOD = 1u << 0,
+    NYB_SETTING_BITS = 1u << 1,
+    NYB_SETTING_GROUP_SIZE = 1u << 2,
+    NYB_SETTING_SYMMETRIC = 1u << 3,
+    NYB_SETTING_SCALE_SEARCH = 1u << 4,
+    NYB_SETTING_ORDER = 1u << 5,
+    NYB_SETTING_STATIC_GROUPS = 1u << 6,
+    NYB_SETTING_DAMPING = 1u << 7,
+};
+
+typedef struct nyb_quantize_params {
+    const char *model;  // Hugging Face folder, read only
+    const char *out;    // folder to be made
+    const char *format; // a weight layout's name, NULL: "compressed-tensors"
+    const char *recipe; // JSON file, NULL: none
+
+    // Settings of every layer. Those named in `given` win over the recipe's general settings;
+    // the recipe's settings for a pattern of layers win over both.
+    nyb_settings settings;
+    unsigned given;
+
+    nyb_samples_params samples; // .path NULL: no calibration data (enough for rtn and int4)
+    size_t shard_bytes;         // of one output file, 0: 5 GB
+    bool force;                 // replace an existing output folder
+    bool resume;                // go on with what an interrupted run left behind
+} nyb_quantize_params;
+
+#define NYB_QUANTIZE_DEFAULTS                                                                      \
+    ((nyb_quantize_params){.settings = NYB_SETTINGS_DEFAULTS, .samples = NYB_SAMPLES_DEFAULTS})
+
+// What a finished run has to say; the rest is in OUT/nybble_report.json.
+typedef struct nyb_quantize_result {
+    size_t layers;              // rounded linear layers
+    size_t samples, tokens;     // used for calibration
+    double bits_per_weight;     // of the rounded layers, scales and zero points included
+    size_t bytes_in, bytes_out; // tensor files
+    double loss, rtn_loss;      // sums of the layers' losses, rtn_loss is plain rounding's
+    double seconds;
+    size_t resumed_blocks; // taken over from an interrupted run
+} nyb_quantize_result;
+
+// Quantises params->model into params->out.
+//
+// The output is written into "OUT.partial" and renamed when it is complete, synced, read back
+// and found equal, bit for bit, to what was solved. A run that is interrupted leaves OUT.partial
+// behind, from which `resume` goes on: finished blocks are kept, and the result has the same
+// bytes as that of a run without interruption. Holds, at any time, one block's weights in f32,
+// one Hessian and its factor, and the calibration tokens' activations.
+//
+// NYB_E_ARG          a setting is outside its range, or calibration data is needed and missing.
+// NYB_E_EXISTS       out is there (see force), or OUT.partial is (see resume and force).
+// NYB_E_IO           a file operation failed, for example because the disk is full.
+// NYB_E_FORMAT       an input file breaks its format.
+// NYB_E_UNSUPPORTED  the architecture is unknown, or the layout cannot hold what is asked for.
+// NYB_E_NUMERIC      a weight or an activation is NaN or infinite.
+// NYB_E_NOT_PD       a Hessian could not be factored at any allowed damping.
+// NYB_E_VERIFY       what was read back differs from what was solved.
+// NYB_E_NOMEM        memory ran out, or the plan exceeds ctx->memory_bytes.
+// On an error nothing is at `out`; OUT.partial stays only if it has finished blocks in it.
+NYB_API NYB_NODISCARD nyb_status nyb_quantize(const nyb_context *ctx,
+                                              const nyb_quantize_params *params,
+                                              nyb_quantize_result *result, nyb_err *err);
+
+// What a run would take, without running it.
+typedef struct nyb_quantize_plan {
+    size_t layers, blocks;
+    size_t samples, sequence_length, tokens;
+    size_t activation_bytes, weight_bytes, hessian_bytes, other_bytes, memory_bytes; // at the peak
+    size_t disk_bytes; // of the output
+    double forward_flops, hessian_flops, factor_flops, solve_flops;
+    double gemm_flops_per_second; // measured on this machine for a moment
+    double seconds;               // estimate from the above
+    double bits_per_weight;
+} nyb_quantize_plan;
+
+// Plans nyb_quantize() with the same parameters. The calibration data is read and tokenized.
+// Errors as nyb_quantize(); nothing is written.
+NYB_API NYB_NODISCARD nyb_status nyb_quantize_planned(const nyb_context *ctx,
+                                                      const nyb_quantize_params *params,
+                                                      nyb_quantize_plan *plan, nyb_err *err);
+
+#endif // NYB_QUANTIZE_H_
