@@ -103,6 +103,16 @@ NYB_API NYB_NODISCARD nyb_status nyb_tokenizer_decode(const nyb_tokenizer *token
 // NULL is fine.
 NYB_API void nyb_text_free(char *text);
 
+// Reads a whole file, or standard input when path is "-", as it is, with a NUL behind it that
+// *length does not count.
+//
+//   text  the caller's, freed by nyb_text_free(); NULL after an error
+//
+// NYB_E_IO     the system refused.
+// NYB_E_NOMEM  memory ran out.
+NYB_API NYB_NODISCARD nyb_status nyb_text_read(char **text, size_t *length, const char *path,
+                                               nyb_err *err);
+
 // One more than the largest id. Ids below it may be unused.
 NYB_API size_t nyb_tokenizer_size(const nyb_tokenizer *tokenizer);
 
