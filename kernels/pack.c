@@ -26,7 +26,9 @@ static inline void unpack_runs(uint8_t *codes, const unsigned char *from, size_t
 {
     for (size_t r = 0; r < runs; r++, codes += RUN, from += bits) {
         uint64_t all = 0;
-        memcpy(&all, from, bits);
+        // Byte by byte: a copy of 3 bytes through memory would stall on its own stores.
+        for (unsigned k = 0; k < bits; k++)
+            all |= (uint64_t) from[k] << (8 * k);
         for (unsigned i = 0; i < RUN; i++)
             codes[i] = (uint8_t) (all >> (bits * i) & ((1u << bits) - 1));
     }
