@@ -13,6 +13,7 @@
 #include "formats/checkpoint.h"
 #include "formats/quantization.h"
 #include "formats/safetensors.h"
+#include "model/config.h"
 
 typedef struct inspection_owner {
     nyb_arena arena;
@@ -116,6 +117,17 @@ static nyb_status read_model_type(const looking *l, const char *path)
     return status;
 }
 
+// Whether nybble can run the model.
+static nyb_status read_model(const looking *l, const char *folder)
+{
+    nyb_model_config config;
+    nyb_err fault;
+    if (nyb_model_config_load(&config, folder, &fault) == NYB_OK)
+        return NYB_OK;
+    l->in->model_fault = nyb_arena_text(&l->owner->arena, fault.text, strlen(fault.text));
+    return l->in->model_fault ? NYB_OK : out_of_memory(l);
+}
+
 // The configuration of the folder, or of the folder that the file lies in.
 static nyb_status read_config(const looking *l, const char *model)
 {
@@ -130,6 +142,10 @@ static nyb_status read_config(const looking *l, const char *model)
     if (status != NYB_OK)
         return status;
 
+    if (l->in->model_type)
+        status = read_model(l, folder);
+    if (status != NYB_OK)
+        return status;
     status = nyb_quantization_load(&l->owner->quantization, folder, &fault);
     l->in->method = nyb_quantization_method(l->owner->quantization);
     if (status == NYB_OK)
@@ -246,7 +262,7 @@ static nyb_status describe_packed(const looking *l, nyb_inspect_layer *layer,
         nyb_quantization_of(&found, l->owner->quantization, layer->name, l->err);
     if (status != NYB_OK)
         return status;
-    layer->layout = strstr(marker->name, "weight_packed") ? "compressed-tensors" : "gptq";
+    layer->layout = "unknown";
     sum_parts(l, layer);
     if (!found.layout || strcmp(strrchr(marker->name, '.') + 1, found.layout->marker) != 0) {
         add_fault(l, layer,

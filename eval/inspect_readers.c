@@ -4,13 +4,18 @@
 
 #include <string.h>
 
-enum { VLLM, TRANSFORMERS, GPTQMODEL, LLAMA_CPP, READERS };
+enum { NYBBLE, VLLM, TRANSFORMERS, GPTQMODEL, LLAMA_CPP, READERS };
 
-static const char *const names[READERS] = {"vLLM", "transformers", "GPTQModel",
+static const char *const names[READERS] = {"nybble", "vLLM", "transformers", "GPTQModel",
                                            "llama.cpp converter"};
 
 // Whether a quantised layer has a property.
 typedef bool predicate(const nyb_inspect_layer *layer);
+
+static bool is_unknown(const nyb_inspect_layer *l)
+{
+    return strcmp(l->layout, "unknown") == 0;
+}
 
 static bool is_gptq(const nyb_inspect_layer *l)
 {
@@ -246,14 +251,24 @@ static void judge_whole(nyb_inspect_reader *out, const nyb_inspection *in)
     for (size_t i = 0; i < in->layer_count; i++)
         quantized = quantized || in->layers[i].layout;
 
+    const char *const own = in->fault         ? in->fault
+                            : in->model_fault ? in->model_fault
+                                              : in->first_fault;
+    if (own)
+        add_reason(&out[NYBBLE], NYB_LOADS_NOT, own);
     if (in->fault) {
-        for (size_t r = 0; r < READERS; r++)
+        for (size_t r = NYBBLE + 1; r < READERS; r++)
             add_reason(&out[r], NYB_LOADS_IF, "unknown: nybble does not read this quantization");
         return;
     }
     if (!in->model_type) {
         for (size_t r = 0; r < READERS; r++)
             add_reason(&out[r], NYB_LOADS_NOT, "wants a folder with config.json");
+        return;
+    }
+    if (any_layer(in, is_unknown)) {
+        for (size_t r = NYBBLE + 1; r < READERS; r++)
+            add_reason(&out[r], NYB_LOADS_NOT, "config.json does not say how layers are packed");
         return;
     }
     if (!quantized)

@@ -15,7 +15,8 @@ typedef struct nyb_inspect_params {
 // A linear layer, or the embedding: a module with a weight of two axes.
 typedef struct nyb_inspect_layer {
     const char *name;   // "model.layers.0.self_attn.q_proj"
-    const char *layout; // "gptq", ...; NULL: a plain weight, and bits, group_size, ... are 0
+    const char *layout; // "gptq", ..., or "unknown" when no configuration tells; NULL: a plain
+                        // weight, and bits, group_size, ... are 0
     nyb_dtype dtype;    // of the plain weight, or of the scales
     size_t rows, cols;
     unsigned bits;
@@ -56,9 +57,10 @@ typedef struct nyb_inspect_reader {
 // Everything belongs to the inspection and lives until nyb_inspect_close().
 typedef struct nyb_inspection {
     const char *path;
-    const char *model_type; // of config.json; NULL: there is none
-    const char *method;     // quantization method; "none"
-    const char *fault;      // why nybble cannot read the quantization config; NULL: it can
+    const char *model_type;  // of config.json; NULL: there is none
+    const char *method;      // quantization method; "none"
+    const char *fault;       // why nybble cannot read the quantization config; NULL: it can
+    const char *model_fault; // why nybble cannot run the model; NULL: it can, or no config.json
     const nyb_inspect_file *files;
     size_t file_count;
     const nyb_tensor *const *tensors; // by name
