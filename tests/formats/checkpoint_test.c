@@ -1,5 +1,7 @@
 #include "tests/test.h"
 
+#include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "core/json.h"
@@ -375,13 +377,44 @@ static void stores_refuse_wrong_use(void **state)
     folder_clear(&f);
 }
 
+// Room that is not there is found before the first tensor, and nothing is left behind.
+static void missing_room_is_found_at_the_start(void **state)
+{
+    const size_t small[] = {1000}, large[] = {4, 1 << 20};
+    struct rlimit old, limit;
+    nyb_tensor t[2];
+    nyb_store *store = NULL;
+    folder f;
+    (void) state;
+    folder_make(&f);
+    assert_ok(nyb_tensor_describe(&t[0], "a", NYB_U8, 1, small, err));
+    assert_ok(nyb_tensor_describe(&t[1], "b", NYB_U8, 2, large, err));
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    limit = old;
+    limit.rlim_cur = 1 << 20;
+    assert_true(signal(SIGXFSZ, SIG_IGN) != SIG_ERR);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    assert_fails(nyb_store_create(&store, f.path, t, 2, 2000, err), NYB_E_IO,
+                 "cannot reserve 4194");
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    assert_null(store);
+    assert_false(nyb_path_exists(folder_file(&f, "model-00001-of-00002.safetensors")));
+    assert_false(nyb_path_exists(folder_file(&f, "model-00002-of-00002.safetensors")));
+    folder_clear(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(good_headers_are_read),      cmocka_unit_test(bad_headers_are_refused),
-        cmocka_unit_test(bad_lengths_are_refused),    cmocka_unit_test(every_truncation_is_refused),
-        cmocka_unit_test(folders_say_what_they_hold), cmocka_unit_test(indexes_are_checked),
-        cmocka_unit_test(stores_are_read_back),       cmocka_unit_test(stores_refuse_wrong_use),
+        cmocka_unit_test(good_headers_are_read),
+        cmocka_unit_test(bad_headers_are_refused),
+        cmocka_unit_test(bad_lengths_are_refused),
+        cmocka_unit_test(every_truncation_is_refused),
+        cmocka_unit_test(folders_say_what_they_hold),
+        cmocka_unit_test(indexes_are_checked),
+        cmocka_unit_test(stores_are_read_back),
+        cmocka_unit_test(stores_refuse_wrong_use),
+        cmocka_unit_test(missing_room_is_found_at_the_start),
     };
     return cmocka_run_group_tests_name("checkpoint", tests, NULL, NULL);
 }
