@@ -56,7 +56,7 @@ void *nyb_arena_alloc(nyb_arena *arena, size_t count, size_t size)
 char *nyb_arena_text(nyb_arena *arena, const char *text, size_t length)
 {
     char *const copy = length < SIZE_MAX ? nyb_arena_alloc(arena, length + 1, 1) : NULL;
-    if (copy)
+    if (copy && length) // an empty text may be NULL
         memcpy(copy, text, length);
     return copy;
 }

@@ -231,7 +231,7 @@ static void bytes_are_known_before(void **state)
     assert_int_equal(nyb_batch_bytes(&ctx, model, 1, SIZE_MAX / 8, 256), SIZE_MAX);
     nyb_batch batch;
     nyb_err err = {0};
-    assert_int_equal(nyb_batch_init_even(&batch, &ctx, model, 1 << 20, 1 << 22, &err), NYB_E_NOMEM);
+    assert_int_equal(nyb_batch_init_even(&batch, &ctx, model, SIZE_MAX / 4, 8, &err), NYB_E_NOMEM);
     assert_null(batch.memory);
     nyb_model_close(model);
 }
