@@ -130,8 +130,8 @@ static size_t strip_end(const nyb_tile_plan *plan, size_t p0, size_t end)
 
 // Rounds column p of all lanes: w becomes codes, error = (w - q) / U_pp. Adds the squared errors
 // to loss.
-static void round_column(float *w, float *error, const nyb_grid_lanes *grid, float top, float pivot,
-                         double *loss)
+static void round_column(float *restrict w, float *restrict error, const nyb_grid_lanes *grid,
+                         float top, float pivot, double *loss)
 {
     for (size_t lane = 0; lane < NYB_LANES; lane++) {
         const float scale = grid->scale[lane], zero = grid->zero[lane];

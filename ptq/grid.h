@@ -37,12 +37,18 @@ static inline float nyb_clamp(float x, float low, float high)
     return x < high ? x : high;
 }
 
-// The code of the grid point nearest to w. Any w gives a code in [0, top].
-static inline float nyb_grid_code(float w, float scale, float zero, float top)
+// The code nearest to a weight that is so many scales large. Any number gives a code in [0, top].
+static inline float nyb_grid_code_at(float scales, float zero, float top)
 {
     // Both codes and zero points are below 256, so clamping first changes no result.
-    const float steps = nyb_round_even(nyb_clamp(w / scale, -512.0f, 512.0f));
+    const float steps = nyb_round_even(nyb_clamp(scales, -512.0f, 512.0f));
     return nyb_clamp(steps + zero, 0.0f, top);
+}
+
+// The code of the grid point nearest to w.
+static inline float nyb_grid_code(float w, float scale, float zero, float top)
+{
+    return nyb_grid_code_at(w / scale, zero, top);
 }
 
 // Checks every field for a weight of `cols` columns. NYB_E_ARG.

@@ -6,11 +6,15 @@
 // Columns whose errors are summed in f32 before they join the f64 sum.
 enum { CHUNK = 32 };
 
-// Squared distance of every lane from its grid.
+// Squared distance of every lane from its grid. Codes come from a product with 1 / scale, which
+// is much faster than a quotient and can only differ beside a tie, where both codes are as near.
 static void square_error(nyb_mat values, const nyb_grid_lanes *grid, float top, double *total)
 {
-    for (size_t lane = 0; lane < NYB_LANES; lane++)
+    float inverse[NYB_LANES];
+    for (size_t lane = 0; lane < NYB_LANES; lane++) {
+        inverse[lane] = 1.0f / grid->scale[lane];
         total[lane] = 0.0;
+    }
     for (size_t j0 = 0; j0 < values.rows; j0 += CHUNK) {
         const size_t j1 = j0 + CHUNK < values.rows ? j0 + CHUNK : values.rows;
         float sum[NYB_LANES] = {0};
@@ -18,7 +22,7 @@ static void square_error(nyb_mat values, const nyb_grid_lanes *grid, float top, 
             const float *const value = nyb_row(values, j);
             for (size_t lane = 0; lane < NYB_LANES; lane++) {
                 const float scale = grid->scale[lane], zero = grid->zero[lane];
-                const float code = nyb_grid_code(value[lane], scale, zero, top);
+                const float code = nyb_grid_code_at(value[lane] * inverse[lane], zero, top);
                 const float off = scale * (code - zero) - value[lane];
                 sum[lane] += off * off;
             }
