@@ -99,6 +99,11 @@ static bool compressed_dense_three(const nyb_inspect_layer *l)
     return is_compressed(l) && l->bits == 3 && !l->padded;
 }
 
+static bool compressed_asymmetric(const nyb_inspect_layer *l)
+{
+    return is_compressed(l) && !l->symmetric;
+}
+
 static bool compressed_channel(const nyb_inspect_layer *l)
 {
     return is_compressed(l) && l->group_size == 0;
@@ -140,6 +145,8 @@ static const rule rules[] = {
      "3 bits: a compressed-tensors release before June 2026"},
     {TRANSFORMERS, compressed_irregular, NYB_LOADS_IF,
      "weight_g_idx: a compressed-tensors release before September 2026"},
+    {TRANSFORMERS, compressed_asymmetric, NYB_LOADS_IF,
+     "asymmetric: with dequantize=True, as nybble writes it into config.json"},
     {TRANSFORMERS, compressed_partial_group, NYB_LOADS_NOT, "wants whole groups"},
 
     {GPTQMODEL, is_compressed, NYB_LOADS_NOT, "is made for gptq, not for compressed-tensors"},
@@ -276,6 +283,9 @@ static void judge_whole(nyb_inspect_reader *out, const nyb_inspection *in)
     if (quantized && has_mixed_parts(in))
         add_reason(&out[VLLM], NYB_LOADS_NOT,
                    "runs q, k, v and gate, up as one layer each: their settings have to agree");
+    if (any_layer(in, compressed_asymmetric) && has_several_settings(in))
+        add_reason(&out[TRANSFORMERS], NYB_LOADS_NOT,
+                   "reads asymmetric compressed-tensors with one setting for all layers only");
     if (any_layer(in, is_compressed) && has_several_settings(in))
         add_reason(&out[LLAMA_CPP], NYB_LOADS_NOT,
                    "reads compressed-tensors with one setting for all layers only");

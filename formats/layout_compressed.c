@@ -346,11 +346,27 @@ static bool is_first(const nyb_layout_run *run, size_t index)
     return run->modules[index].quantized;
 }
 
-static bool fill(const nyb_layout_run *run, json_t *groups, json_t *ignore)
+static size_t count_kinds(const nyb_layout_run *run)
 {
-    size_t kinds = 0, made = 0;
+    size_t kinds = 0;
     for (size_t i = 0; i < run->count; i++)
         kinds += is_first(run, i);
+    return kinds;
+}
+
+static bool is_asymmetric(const nyb_layout_run *run)
+{
+    for (size_t i = 0; i < run->count; i++) {
+        if (run->modules[i].quantized && !run->modules[i].spec.symmetric)
+            return true;
+    }
+    return false;
+}
+
+static bool fill(const nyb_layout_run *run, json_t *groups, json_t *ignore)
+{
+    const size_t kinds = count_kinds(run);
+    size_t made = 0;
     for (size_t i = 0; i < run->count; i++) {
         char key[32];
         const nyb_layout_module *const module = &run->modules[i];
@@ -371,8 +387,13 @@ static json_t *config(const nyb_layout_run *run)
         json_pack("{s:s, s:s, s:s, s:n, s:n, s:[], s:{}}", "quant_method", "compressed-tensors",
                   "format", "pack-quantized", "quantization_status", "compressed",
                   "global_compression_ratio", "kv_cache_scheme", "ignore", "config_groups");
-    if (document &&
-        fill(run, json_object_get(document, "config_groups"), json_object_get(document, "ignore")))
+    bool good = document && fill(run, json_object_get(document, "config_groups"),
+                                 json_object_get(document, "ignore"));
+    // transformers (5.23) loads packed zero points only when it dequantises while loading; there
+    // it takes all layers to have one setting. Others do not look at this key.
+    if (good && is_asymmetric(run) && count_kinds(run) == 1)
+        good = json_object_set_new(document, "dequantize", json_true()) == 0;
+    if (good)
         return document;
     json_decref(document);
     return NULL;

@@ -252,6 +252,7 @@ def test_compressed_tensors_unpacks_what_we_pack(driver, tmp_path, bits, symmetr
     assert parsed.quantization_status == QuantizationStatus.COMPRESSED
     scheme = parsed.config_groups["group_0"]
     assert (scheme.weights.num_bits, scheme.weights.symmetric) == (bits, symmetric)
+    assert config.get("dequantize", False) is not symmetric
     if rows > 1 or cols > 1:
         weight = PackedQuantizationCompressor.decompress(dict(parts), scheme)["weight"]
         want = torch.tensor(dequantize(layer)).to(scale)
@@ -333,8 +334,9 @@ def test_mixed_settings_are_understood_by_compressed_tensors(driver, tmp_path):
     linear = torch.nn.Linear(2, 2)
     for count in range(1, len(MODULES) + 1):
         path.write_text(json.dumps(MODULES[:count]))
-        config = QuantizationConfig.model_validate(
-            json.loads(driver("config", "compressed-tensors", path).stdout))
+        written = json.loads(driver("config", "compressed-tensors", path).stdout)
+        assert "dequantize" not in written
+        config = QuantizationConfig.model_validate(written)
         for name, *settings in MODULES[:count]:
             schemes = [s for s in config.config_groups.values()
                        if is_match(name, linear, s.targets, config.ignore)]
