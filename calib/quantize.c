@@ -191,8 +191,28 @@ static nyb_status run_into(const nyb_context *ctx, const nyb_job *job, nyb_outpu
     return status;
 }
 
-// Whether OUT is already the complete result of this very run.
-static bool is_done(const nyb_job *job, const json_t *run)
+static size_t count_in(const json_t *totals, const char *key)
+{
+    return (size_t) json_integer_value(json_object_get(totals, key));
+}
+
+static nyb_quantize_result read_totals(const nyb_job *job, const json_t *totals)
+{
+    return (nyb_quantize_result){
+        .layers = count_in(totals, "layers"),
+        .samples = job->samples.count,
+        .tokens = job->samples.count * job->samples.length,
+        .bits_per_weight = json_number_value(json_object_get(totals, "bits_per_weight")),
+        .bytes_in = count_in(totals, "bytes_in"),
+        .bytes_out = count_in(totals, "bytes_out"),
+        .loss = json_number_value(json_object_get(totals, "loss")),
+        .rtn_loss = json_number_value(json_object_get(totals, "rtn_loss")),
+        .resumed_blocks = nyb_block_count(job->model),
+    };
+}
+
+// Whether OUT is already the complete result of this very run, which is then told from its report.
+static bool is_done(const nyb_job *job, const json_t *run, nyb_quantize_result *result)
 {
     nyb_arena arena = {0};
     json_t *report = NULL;
@@ -200,6 +220,8 @@ static bool is_done(const nyb_job *job, const json_t *run)
     const bool same = path && nyb_path_exists(path) &&
                       nyb_json_load(&report, path, NULL) == NYB_OK &&
                       json_equal(json_object_get(report, "run"), run);
+    if (same)
+        *result = read_totals(job, json_object_get(report, "totals"));
     json_decref(report);
     nyb_arena_clear(&arena);
     return same;
@@ -213,7 +235,7 @@ static nyb_status run_job(const nyb_context *ctx, const nyb_job *job, nyb_quanti
     if (!run)
         return nyb_no_memory(err, "run", 1, 1);
     nyb_status status = NYB_OK;
-    if (job->params->resume && is_done(job, run)) {
+    if (job->params->resume && is_done(job, run, result)) {
         nyb_log(ctx, NYB_LOG_INFO, "%s: complete already", job->params->out);
     } else {
         status = nyb_output_open(ctx, &out, job, run, err);

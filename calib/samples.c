@@ -10,6 +10,21 @@
 
 enum { TEXT_LIMIT = 1 << 30 };
 
+// Turns CR LF and lone CR into LF, in place; returns how many there were.
+static size_t unify_line_ends(char *text, size_t *length)
+{
+    size_t to = 0, count = 0;
+    for (size_t from = 0; from < *length; from++) {
+        const bool cr = text[from] == '\r';
+        count += cr;
+        if (cr && from + 1 < *length && text[from + 1] == '\n')
+            continue;
+        text[to++] = cr ? '\n' : text[from];
+    }
+    *length = to;
+    return count;
+}
+
 static nyb_status encode_file(nyb_stream *out, const nyb_tokenizer *tokenizer, nyb_err *err)
 {
     char *text = NULL;
@@ -20,6 +35,7 @@ static nyb_status encode_file(nyb_stream *out, const nyb_tokenizer *tokenizer, n
     nyb_err inner = {0};
     nyb_status status = nyb_file_read(&scratch, out->path, TEXT_LIMIT, &text, &length, err);
     if (status == NYB_OK) {
+        out->line_ends = unify_line_ends(text, &length);
         status = nyb_tokenizer_encode(tokenizer, text, length, false, &tokens, &inner);
         if (status != NYB_OK)
             (void) nyb_fail(err, status, "%s: %s", out->path, inner.text);
@@ -145,6 +161,9 @@ static size_t measure(const nyb_context *ctx, nyb_samples *out, const nyb_stream
     out->available = s->count / step;
     out->count = params->count < out->available ? params->count : out->available;
 
+    if (s->line_ends)
+        nyb_log(ctx, NYB_LOG_INFO, "%s: %zu line ends CR LF or CR are read as LF", s->path,
+                s->line_ends);
     if (out->length < params->length)
         nyb_log(ctx, NYB_LOG_WARNING, "%s: windows have %zu tokens instead of %zu: %s", s->path,
                 out->length, params->length,

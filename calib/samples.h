@@ -14,10 +14,13 @@ typedef struct nyb_stream {
     size_t row_length; // ready-made [samples, length] ids: their length; else 0
     bool begins;       // windows are to begin with `bos`
     uint32_t bos;
+    size_t line_ends; // CR LF and CR that were read as LF
     const char *path; // the caller's
 } nyb_stream;
 
-// Reads and, if it is text, tokenizes the whole file with the tokenizer in the model's folder.
+// Reads and, if it is text, tokenizes the whole file with the tokenizer in the model's folder. Line
+// ends of other systems (CR LF, CR) are read as LF, as text-mode reading does it elsewhere: models
+// are trained on that.
 //
 // NYB_E_ARG          windows shall begin with a token that the tokenizer does not have.
 // NYB_E_IO, NYB_E_FORMAT, NYB_E_UNSUPPORTED  from the file or the tokenizer.

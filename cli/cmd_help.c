@@ -38,10 +38,11 @@ static nyb_exit check_tables(const nyb_call *call)
 }
 
 static const char *const kinds[] = {
-    [NYB_OPTION_FLAG] = "flag",     [NYB_OPTION_SWITCH] = "switch", [NYB_OPTION_COUNT] = "count",
-    [NYB_OPTION_SIZE] = "size",     [NYB_OPTION_INT] = "int",       [NYB_OPTION_REAL] = "real",
-    [NYB_OPTION_BYTES] = "bytes",   [NYB_OPTION_TEXT] = "text",     [NYB_OPTION_PATH] = "path",
-    [NYB_OPTION_CHOICE] = "choice", [NYB_OPTION_TEXTS] = "texts",   [NYB_OPTION_PATHS] = "paths",
+    [NYB_OPTION_FLAG] = "flag",   [NYB_OPTION_CLEAR] = "clear",   [NYB_OPTION_SWITCH] = "switch",
+    [NYB_OPTION_COUNT] = "count", [NYB_OPTION_SIZE] = "size",     [NYB_OPTION_INT] = "int",
+    [NYB_OPTION_REAL] = "real",   [NYB_OPTION_BYTES] = "bytes",   [NYB_OPTION_TEXT] = "text",
+    [NYB_OPTION_PATH] = "path",   [NYB_OPTION_CHOICE] = "choice", [NYB_OPTION_TEXTS] = "texts",
+    [NYB_OPTION_PATHS] = "paths",
 };
 
 static json_t *option_list(const nyb_command *command, const nyb_option *from, bool common)

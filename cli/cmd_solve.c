@@ -10,7 +10,7 @@ typedef struct options {
     nyb_method method;
     size_t bits;
     int group_size;
-    bool symmetric, asymmetric, static_groups, scale_search, reference;
+    bool asymmetric, static_groups, scale_search, reference;
     nyb_gptq_order order;
     double damping;
     nyb_dtype scale_dtype;
@@ -35,30 +35,30 @@ static const nyb_option table[] = {
      .about = "Folder to make for the results.", .required = true},
     {"force", 0, NYB_OPTION_FLAG, NYB_INTO(options, force),
      .about = "Replace the results of an earlier solve."},
-    {"method", 0, NYB_OPTION_CHOICE, NYB_INTO(options, method), .choices = methods,
+    {"method", 'm', NYB_OPTION_CHOICE, NYB_INTO(options, method), .choices = methods,
      .about = "gptq; rtn: plain rounding on the same grid; int4: plain rounding as Keras does it, "
               "with one symmetric scale a channel.",
      .section = "Quantization"},
-    {"weight-bits", 0, NYB_OPTION_SIZE, NYB_INTO(options, bits), .value = "N", .min = 2, .max = 8,
+    {"weight-bits", 'b', NYB_OPTION_SIZE, NYB_INTO(options, bits), .value = "N", .min = 2, .max = 8,
      .about = "Bits of a code: 2, 3, 4 or 8."},
-    {"group-size", 0, NYB_OPTION_INT, NYB_INTO(options, group_size), .value = "N", .min = -1,
+    {"group-size", 'g', NYB_OPTION_INT, NYB_INTO(options, group_size), .value = "N", .min = -1,
      .max = 1024,
      .about = "Input columns that share a scale, 16 to 1024; -1: one scale a channel."},
     {"asymmetric", 0, NYB_OPTION_FLAG, NYB_INTO(options, asymmetric),
-     .about = "Give each group a zero point (this is the default)."},
-    {"symmetric", 0, NYB_OPTION_FLAG, NYB_INTO(options, symmetric),
-     .about = "Fix the zero point to the middle code."},
+     .about = "Give each group a zero point of its own."},
+    {"symmetric", 0, NYB_OPTION_CLEAR, NYB_INTO(options, asymmetric),
+     .about = "Fix the zero point to the middle code (this is the default)."},
     {"activation-order", 0, NYB_OPTION_CHOICE, NYB_INTO(options, order), .choices = orders,
      .about = "Order of columns. group: by their activations, file layout kept; full: by their "
               "activations throughout, groups follow (desc_act); none: as they lie.",
      .shown_default = "group; none with --reference"},
-    {"static-groups", 0, NYB_OPTION_FLAG, NYB_INTO(options, static_groups),
+    {"static-groups", 0, NYB_OPTION_SWITCH, NYB_INTO(options, static_groups),
      .about = "Choose all scales before the first column is rounded."},
     {"hessian-damping", 0, NYB_OPTION_REAL, NYB_INTO(options, damping), .value = "X", .min = 1e-12,
      .max = 1,
      .about = "What is added to the Hessian's diagonal, as a part of its mean. Doubled, and "
               "reported, while the Hessian is not positive definite."},
-    {"scale-search", 0, NYB_OPTION_FLAG, NYB_INTO(options, scale_search),
+    {"scale-search", 0, NYB_OPTION_SWITCH, NYB_INTO(options, scale_search),
      .about = "Narrow a group's range where that lowers its squared error."},
     {"scale-dtype", 0, NYB_OPTION_CHOICE, NYB_INTO(options, scale_dtype), .choices = dtypes,
      .about = "Type that scales are rounded to before weights are rounded on them."},
@@ -87,7 +87,7 @@ static nyb_solve_params params_of(const nyb_call *call)
     params.method = o->method;
     params.gptq.grid.bits = (unsigned) o->bits;
     params.gptq.grid.group_size = o->group_size < 0 ? 0 : (size_t) o->group_size;
-    params.gptq.grid.symmetric = o->symmetric;
+    params.gptq.grid.symmetric = !o->asymmetric;
     params.gptq.grid.scale_search = o->scale_search;
     params.gptq.grid.scale_dtype = o->scale_dtype;
     params.gptq.grid.lowest_zero = (unsigned) o->lowest_zero;
@@ -142,8 +142,6 @@ static nyb_exit run(const nyb_call *call)
         return nyb_call_usage(call, "--hessian and --inputs exclude each other");
     if (o->method == NYB_METHOD_GPTQ && !o->hessian && !o->inputs)
         return nyb_call_usage(call, "--method gptq needs --hessian or --inputs");
-    if (o->symmetric && o->asymmetric)
-        return nyb_call_usage(call, "--symmetric and --asymmetric exclude each other");
     if (o->bits > 4 && o->bits < 8)
         return nyb_call_usage(call, "--weight-bits is %zu, want 2, 3, 4 or 8", o->bits);
     if (o->group_size != -1 && o->group_size < 16)

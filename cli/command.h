@@ -70,6 +70,7 @@ typedef enum nyb_exit {
 // The type behind each kind is what the field of the options struct has to be.
 typedef enum nyb_option_kind {
     NYB_OPTION_FLAG = 1, // bool            --name
+    NYB_OPTION_CLEAR,    // bool            --name makes it false; the last one given wins
     NYB_OPTION_SWITCH,   // bool            --name, --no-name
     NYB_OPTION_COUNT,    // unsigned        how often it was given
     NYB_OPTION_SIZE,     // size_t          a whole number, never negative

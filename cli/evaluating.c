@@ -39,13 +39,16 @@ void nyb_evaluating_print(const nyb_eval_params *params, const nyb_eval_result *
                   result->tokens, result->windows, params->window,
                   params->stride ? params->stride : params->window,
                   result->bos ? "with" : "without", result->scored);
+    if (result->line_ends)
+        (void) printf("%zu line ends CR LF or CR were read as LF\n", result->line_ends);
 }
 
 json_t *nyb_evaluating_json(const nyb_eval_params *params, const nyb_eval_result *result)
 {
-    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:b, s:I}", "text", params->path, "tokens",
+    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:b, s:I, s:I}", "text", params->path, "tokens",
                      (json_int_t) result->tokens, "windows", (json_int_t) result->windows, "window",
                      (json_int_t) params->window, "stride",
                      (json_int_t) (params->stride ? params->stride : params->window), "bos",
-                     result->bos, "scored", (json_int_t) result->scored);
+                     result->bos, "scored", (json_int_t) result->scored, "line_ends_converted",
+                     (json_int_t) result->line_ends);
 }

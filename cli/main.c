@@ -41,6 +41,8 @@ static void set_signals(void)
 {
     struct sigaction action = {.sa_handler = SIG_DFL};
     (void) sigaction(SIGPIPE, &action, NULL);
+    action.sa_handler = SIG_IGN; // a file over the user's size limit is an error of its write
+    (void) sigaction(SIGXFSZ, &action, NULL);
     action.sa_handler = on_crash;
     (void) sigaction(SIGBUS, &action, NULL);
 #ifdef NDEBUG

@@ -31,19 +31,19 @@ bool nyb_common_applies(const nyb_command *command, const nyb_option *option)
 
 bool nyb_option_is_flag(const nyb_option *option)
 {
-    return option->kind == NYB_OPTION_FLAG || option->kind == NYB_OPTION_SWITCH ||
-           option->kind == NYB_OPTION_COUNT;
+    return option->kind >= NYB_OPTION_FLAG && option->kind <= NYB_OPTION_COUNT;
 }
 
 bool nyb_option_is_sound(const nyb_option *option, size_t options_size)
 {
     static const size_t sizes[] = {
-        [NYB_OPTION_FLAG] = sizeof(bool),         [NYB_OPTION_SWITCH] = sizeof(bool),
-        [NYB_OPTION_COUNT] = sizeof(unsigned),    [NYB_OPTION_SIZE] = sizeof(size_t),
-        [NYB_OPTION_INT] = sizeof(int),           [NYB_OPTION_REAL] = sizeof(double),
-        [NYB_OPTION_BYTES] = sizeof(size_t),      [NYB_OPTION_TEXT] = sizeof(const char *),
-        [NYB_OPTION_PATH] = sizeof(const char *), [NYB_OPTION_CHOICE] = sizeof(int),
-        [NYB_OPTION_TEXTS] = sizeof(nyb_texts),   [NYB_OPTION_PATHS] = sizeof(nyb_texts),
+        [NYB_OPTION_FLAG] = sizeof(bool),         [NYB_OPTION_CLEAR] = sizeof(bool),
+        [NYB_OPTION_SWITCH] = sizeof(bool),       [NYB_OPTION_COUNT] = sizeof(unsigned),
+        [NYB_OPTION_SIZE] = sizeof(size_t),       [NYB_OPTION_INT] = sizeof(int),
+        [NYB_OPTION_REAL] = sizeof(double),       [NYB_OPTION_BYTES] = sizeof(size_t),
+        [NYB_OPTION_TEXT] = sizeof(const char *), [NYB_OPTION_PATH] = sizeof(const char *),
+        [NYB_OPTION_CHOICE] = sizeof(int),        [NYB_OPTION_TEXTS] = sizeof(nyb_texts),
+        [NYB_OPTION_PATHS] = sizeof(nyb_texts),
     };
     return option->kind >= NYB_OPTION_FLAG && option->kind <= NYB_OPTION_PATHS &&
            option->size == sizes[option->kind] && option->offset + option->size <= options_size &&
@@ -103,6 +103,7 @@ void nyb_option_default_text(const nyb_option *option, const void *defaults, cha
         (void) snprintf(text, size, "%s", *(const bool *) (const void *) field ? "on" : "off");
         break;
     case NYB_OPTION_FLAG:
+    case NYB_OPTION_CLEAR:
     case NYB_OPTION_COUNT:
     case NYB_OPTION_TEXTS:
     case NYB_OPTION_PATHS:
@@ -189,7 +190,7 @@ static void set_flag(const nyb_option *option, bool off, void *target)
     if (option->kind == NYB_OPTION_COUNT)
         ++*(unsigned *) field;
     else
-        *(bool *) field = !off;
+        *(bool *) field = !off && option->kind != NYB_OPTION_CLEAR;
 }
 
 // Sets what was found. value: what followed in the same word, NULL when nothing did.

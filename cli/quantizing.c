@@ -28,8 +28,10 @@ const nyb_option nyb_quantizing_options[] = {
      .about = "Bits of a weight: 2, 3, 4 or 8."},
     {"group-size", 'g', NYB_OPTION_INT, INTO(group_size), .value = "N", .min = -1, .max = 1024,
      .about = "Input columns that share a scale, 16 to 1024; -1: one scale per output channel."},
-    {"asymmetric", 0, NYB_OPTION_SWITCH, INTO(asymmetric),
+    {"asymmetric", 0, NYB_OPTION_FLAG, INTO(asymmetric),
      .about = "Give each group a zero point of its own."},
+    {"symmetric", 0, NYB_OPTION_CLEAR, INTO(asymmetric),
+     .about = "Fix the zero point to the middle code (this is the default)."},
     {"activation-order", 0, NYB_OPTION_CHOICE, INTO(order), .choices = orders, .value = "ORDER",
      .about = "Order in which columns are rounded. group: large inputs first, inside the groups "
               "and among them; the file's layout stays plain. none: as they lie. full: large "
@@ -76,6 +78,7 @@ static unsigned given_settings(const nyb_call *call)
         {"weight-bits", NYB_SETTING_BITS},
         {"group-size", NYB_SETTING_GROUP_SIZE},
         {"asymmetric", NYB_SETTING_SYMMETRIC},
+        {"symmetric", NYB_SETTING_SYMMETRIC},
         {"activation-order", NYB_SETTING_ORDER},
         {"static-groups", NYB_SETTING_STATIC_GROUPS},
         {"scale-search", NYB_SETTING_SCALE_SEARCH},

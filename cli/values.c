@@ -159,6 +159,7 @@ bool nyb_value_read(const nyb_option *option, const char *text, void *target, ch
         *(const char **) field = text;
         return true;
     case NYB_OPTION_FLAG:
+    case NYB_OPTION_CLEAR:
     case NYB_OPTION_SWITCH:
     case NYB_OPTION_COUNT:
         break;

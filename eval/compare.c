@@ -13,6 +13,7 @@ static nyb_eval_result result_of(const nyb_windows *windows, const nyb_score *sc
         .tokens = windows->tokens,
         .windows = windows->count,
         .scored = score->scored,
+        .line_ends = windows->stream.line_ends,
         .bos = windows->stream.begins,
         .loss = loss,
         .perplexity = exp(loss),

@@ -24,6 +24,7 @@ typedef struct nyb_eval_result {
     size_t tokens;     // read from the file
     size_t windows;    //
     size_t scored;     // tokens that a probability was taken of
+    size_t line_ends;  // CR LF and CR in the text, read as LF
     bool bos;          // windows began with the begin-of-sequence token
     double loss;       // mean negative log-probability of the scored tokens, in nats
     double perplexity; // exp(loss)

@@ -18,8 +18,9 @@ typedef enum nyb_bos {
 } nyb_bos;
 
 typedef struct nyb_samples_params {
-    // A text file in UTF-8; a .npy file of int32 or int64, [tokens] or [samples, length]; or a
-    // .json file, a list of ids or a list of lists of equal length.
+    // A text file in UTF-8 (line ends CR LF and CR are read as LF); a .npy file of int32 or int64,
+    // [tokens] or [samples, length]; or a .json file, a list of ids or a list of lists of equal
+    // length.
     const char *path;
     size_t count;  // windows wanted, >= 1
     size_t length; // tokens of a window, >= 2; ready-made [samples, length] ids are cut to it

@@ -78,7 +78,8 @@ def test_threads_give_the_same_bytes(nybble, layer):
 
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])
 def test_scales_are_values_of_their_type(nybble, layer, dtype):
-    call(nybble, layer, "--inputs", "x.npy", "--scale-dtype", dtype, "--lowest-zero", "1")
+    call(nybble, layer, "--inputs", "x.npy", "--asymmetric", "--scale-dtype", dtype,
+         "--lowest-zero", "1")
     scales = np.load(layer / "out" / "scales.npy")
     if dtype == "f16":
         assert np.array_equal(scales, scales.astype(np.float16).astype(np.float32))
@@ -111,11 +112,18 @@ def test_force_spares_folders_that_are_not_its_own(nybble, layer):
     assert (layer / "out" / "diary.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("words,symmetric", [
+    ([], True), (["--asymmetric"], False), (["--asymmetric", "--symmetric"], True),
+    (["--symmetric", "--asymmetric"], False)])
+def test_the_last_word_on_symmetry_counts(nybble, layer, words, symmetric):
+    call(nybble, layer, "--inputs", "x.npy", *words)
+    assert json.loads((layer / "out" / "report.json").read_text())["symmetric"] == symmetric
+
+
 def test_usage_errors(nybble, layer):
     for options, text in [
             (["--inputs", "x.npy", "--hessian", "h.npy"], "exclude each other"),
             ([], "--hessian or --inputs"),
-            (["--inputs", "x.npy", "--symmetric", "--asymmetric"], "exclude each other"),
             (["--inputs", "x.npy", "--weight-bits", "6"], "2, 3, 4 or 8"),
             (["--inputs", "x.npy", "--group-size", "7"], "16 to 1024"),
             (["--method", "int4", "--weight-bits", "3"], "4 bits")]:
