@@ -15,7 +15,7 @@ import subprocess
 import sys
 
 FOLDERS = ["include", "core", "kernels", "formats", "ptq", "gptq", "model", "calib", "eval", "cli",
-           "tests"]
+           "tests", "bench"]
 FUNCTION_LINES, FILE_LINES, VERSION = 80, 600, "14."
 
 
