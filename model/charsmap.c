@@ -38,10 +38,12 @@ nyb_status nyb_charsmap_open(nyb_charsmap *out, const char *blob, size_t length,
     return NYB_OK;
 }
 
-size_t nyb_charsmap_find(const nyb_charsmap *map, const char *text, size_t length,
-                         const char **with, size_t *with_length)
+// Walks the trie along the text. Returns the bytes of the longest prefix that the map has, or of
+// the shortest one.
+static size_t walk(const nyb_charsmap *map, const char *text, size_t length, bool shortest,
+                   const char **with)
 {
-    size_t longest = 0;
+    size_t found = 0;
     if (map->unit_count == 0)
         return 0;
     size_t at = offset_of(unit_at(map, 0));
@@ -59,9 +61,25 @@ size_t nyb_charsmap_find(const nyb_charsmap *map, const char *text, size_t lengt
         const size_t value = unit_at(map, at) & 0x7fffffffu;
         if (value < map->texts_length) {
             *with = map->texts + value;
-            *with_length = strlen(*with); // the last text ends with a NUL
-            longest = i + 1;
+            found = i + 1;
+            if (shortest)
+                break;
         }
     }
+    return found;
+}
+
+size_t nyb_charsmap_find(const nyb_charsmap *map, const char *text, size_t length,
+                         const char **with, size_t *with_length)
+{
+    const size_t longest = walk(map, text, length, false, with);
+    if (longest > 0)
+        *with_length = strlen(*with); // the last text ends with a NUL
     return longest;
+}
+
+const char *nyb_charsmap_first(const nyb_charsmap *map, const char *text, size_t length)
+{
+    const char *with = NULL;
+    return walk(map, text, strnlen(text, length), true, &with) > 0 ? with : NULL;
 }

@@ -24,4 +24,8 @@ NYB_NODISCARD nyb_status nyb_charsmap_open(nyb_charsmap *out, const char *blob, 
 size_t nyb_charsmap_find(const nyb_charsmap *map, const char *text, size_t length,
                          const char **with, size_t *with_length);
 
+// What the shortest prefix of the text that the map has is replaced with, or NULL: none. This is
+// what the tokenizers library looks up, and it puts it in the place of all of the text.
+const char *nyb_charsmap_first(const nyb_charsmap *map, const char *text, size_t length);
+
 #endif // NYB_MODEL_CHARSMAP_H_

@@ -213,6 +213,147 @@ static nyb_status run_spm(const nyb_normalizer *node, const nyb_bytes *in, nyb_b
     return NYB_OK;
 }
 
+static int base64_digit(char c)
+{
+    if (c >= 'A' && c <= 'Z')
+        return c - 'A';
+    if (c >= 'a' && c <= 'z')
+        return c - 'a' + 26;
+    if (c >= '0' && c <= '9')
+        return c - '0' + 52;
+    return c == '+' ? 62 : c == '/' ? 63 : -1;
+}
+
+// Decodes base64 into out, which has room for three quarters of the text; false when it is none.
+static bool decode_base64(const char *text, size_t length, char *out, size_t *count)
+{
+    while (length > 0 && text[length - 1] == '=')
+        length--;
+    *count = 0;
+    uint32_t bits = 0;
+    for (size_t i = 0; i < length; i++) {
+        const int digit = base64_digit(text[i]);
+        if (digit < 0)
+            return false;
+        bits = bits << 6 | (uint32_t) digit;
+        if (i % 4 > 0)
+            out[(*count)++] = (char) (unsigned char) (bits >> (6 - i % 4 * 2) & 0xff);
+    }
+    return length % 4 != 1;
+}
+
+static nyb_status load_precompiled(nyb_normalizer *node, nyb_arena *arena, const json_t *value,
+                                   const char *name, nyb_err *err)
+{
+    const json_t *const map = json_object_get(value, "precompiled_charsmap");
+    const size_t length = json_string_length(map);
+    size_t count = 0;
+    char *const blob = nyb_arena_alloc(arena, length + 1, 1);
+    if (!blob)
+        return nyb_no_memory(err, "the character map", length, 1);
+    if (!json_is_string(map) || !decode_base64(json_string_value(map), length, blob, &count))
+        return nyb_fail(err, NYB_E_FORMAT, "%s: 'precompiled_charsmap' is not base64", name);
+    return nyb_charsmap_open(&node->charsmap, blob, count, name, err);
+}
+
+enum { SHORT_GRAPHEME = 6 }; // bytes; longer ones are looked up character by character
+
+static nyb_status run_precompiled(const nyb_normalizer *node, const nyb_bytes *in, nyb_bytes *out,
+                                  nyb_pieces *pieces, nyb_err *err)
+{
+    (void) pieces, (void) err;
+    for (size_t at = 0; at < in->count;) {
+        const size_t end = nyb_grapheme_end(in->at, at, in->count);
+        const char *with = end - at < SHORT_GRAPHEME
+                               ? nyb_charsmap_first(&node->charsmap, in->at + at, end - at)
+                               : NULL;
+        if (with) {
+            nyb_bytes_add(out, with, strlen(with));
+            at = end;
+        }
+        while (at < end) {
+            const size_t begin = at;
+            (void) nyb_utf8_next(in->at, &at);
+            with = nyb_charsmap_first(&node->charsmap, in->at + begin, at - begin);
+            nyb_bytes_add(out, with ? with : in->at + begin, with ? strlen(with) : at - begin);
+        }
+    }
+    return NYB_OK;
+}
+
+static nyb_status load_bert(nyb_normalizer *node, nyb_arena *arena, const json_t *value,
+                            const char *name, nyb_err *err)
+{
+    (void) arena;
+    node->clean = node->chinese = node->lowercase = true;
+    nyb_status status = nyb_json_bool(value, "clean_text", &node->clean, name, err);
+    if (status == NYB_OK)
+        status = nyb_json_bool(value, "handle_chinese_chars", &node->chinese, name, err);
+    if (status == NYB_OK)
+        status = nyb_json_bool(value, "lowercase", &node->lowercase, name, err);
+    node->accents = node->lowercase; // unless the file says otherwise
+    if (status == NYB_OK)
+        status = nyb_json_bool(value, "strip_accents", &node->accents, name, err);
+    return status;
+}
+
+static bool is_chinese(uint32_t c)
+{
+    return (c >= 0x4e00 && c <= 0x9fff) || (c >= 0x3400 && c <= 0x4dbf) ||
+           (c >= 0x20000 && c <= 0x2a6df) || (c >= 0x2a700 && c <= 0x2b73f) ||
+           (c >= 0x2b740 && c <= 0x2b81f) || (c >= 0x2b920 && c <= 0x2ceaf) ||
+           (c >= 0xf900 && c <= 0xfaff) || (c >= 0x2f800 && c <= 0x2fa1f);
+}
+
+// BERT's cleaning: control characters go, white space becomes spaces, ideographs get spaces around
+// them.
+static void clean_bert(const nyb_normalizer *node, const nyb_bytes *in, nyb_bytes *out)
+{
+    for (size_t at = 0; at < in->count;) {
+        const size_t begin = at;
+        const uint32_t c = nyb_utf8_next(in->at, &at);
+        const bool blank = nyb_char_is_space(c);
+        const bool control = c == 0 || c == NYB_CHAR_REPLACEMENT || nyb_char_is_other(c);
+        const bool layout = c == '\t' || c == '\n' || c == '\r';
+        const bool apart = node->chinese && is_chinese(c);
+        if (node->clean && control && !layout)
+            continue;
+        nyb_bytes_add(out, " ", apart);
+        if (node->clean && blank)
+            nyb_bytes_add(out, " ", 1);
+        else
+            nyb_bytes_add(out, in->at + begin, at - begin);
+        nyb_bytes_add(out, " ", apart);
+    }
+}
+
+static nyb_status run_bert(const nyb_normalizer *node, const nyb_bytes *in, nyb_bytes *out,
+                           nyb_pieces *pieces, nyb_err *err)
+{
+    nyb_bytes clean = {0}, plain = {0};
+    clean_bert(node, in, &clean);
+    nyb_status status = nyb_bytes_status(&clean, err);
+    if (status == NYB_OK && node->accents) {
+        status =
+            nyb_unicode_normalize(&plain, clean.count ? clean.at : "", clean.count, NYB_NFD, err);
+        nyb_bytes_reset(&clean);
+        for (size_t at = 0; at < plain.count && status == NYB_OK;) {
+            const size_t begin = at;
+            if (!nyb_char_is_accent(nyb_utf8_next(plain.at, &at)))
+                nyb_bytes_add(&clean, plain.at + begin, at - begin);
+        }
+    }
+    if (status == NYB_OK && node->lowercase)
+        status = run_lowercase(node, &clean, out, pieces, err);
+    else if (status == NYB_OK)
+        nyb_bytes_add(out, clean.at, clean.count);
+    if (status == NYB_OK)
+        status = nyb_bytes_status(&clean, err);
+    nyb_bytes_clear(&clean);
+    nyb_bytes_clear(&plain);
+    return status;
+}
+
 static const nyb_normalizer_kind kinds[] = {
     {"NFC", NULL, run_form},
     {"NFD", NULL, run_form},
@@ -225,6 +366,8 @@ static const nyb_normalizer_kind kinds[] = {
     {"Prepend", load_prepend, run_prepend},
     {"Replace", load_replace, run_replace},
     {"ByteLevel", NULL, run_byte_level},
+    {"Precompiled", load_precompiled, run_precompiled},
+    {"BertNormalizer", load_bert, run_bert},
 };
 
 static const nyb_normalizer_kind charsmap_kind = {"character map", NULL, run_charsmap};

@@ -25,7 +25,8 @@ struct nyb_normalizer {
     nyb_pattern *pattern; // Replace
     nyb_charsmap charsmap;
     nyb_spm_spaces spaces;
-    bool left, right; // Strip
+    bool left, right;                        // Strip
+    bool clean, chinese, accents, lowercase; // BertNormalizer: which of its steps run
 };
 
 // Reads the "normalizer" value of a tokenizer.json, Sequences flattened; null gives NULL.

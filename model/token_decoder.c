@@ -231,6 +231,69 @@ static nyb_status run_suffix(const nyb_decoder *node, nyb_pieces *p, nyb_err *er
     return status;
 }
 
+static nyb_status load_wordpiece(nyb_decoder *node, const nyb_part *part, const json_t *value,
+                                 nyb_err *err)
+{
+    node->cleanup = true;
+    const nyb_status status =
+        nyb_part_text(value, "prefix", part->arena, &node->text, &node->length, part->name, err);
+    return status == NYB_OK ? nyb_json_bool(value, "cleanup", &node->cleanup, part->name, err)
+                            : status;
+}
+
+static void replace_all(nyb_bytes *out, const nyb_bytes *in, const char *what, const char *with)
+{
+    const size_t length = strlen(what);
+    nyb_bytes_reset(out);
+    for (size_t at = 0; at < in->count;) {
+        const bool found = in->count - at >= length && memcmp(in->at + at, what, length) == 0;
+        nyb_bytes_add(out, found ? with : in->at + at, found ? strlen(with) : 1);
+        at += found ? length : 1;
+    }
+}
+
+// Spaces that English does not have, taken out of one token after the other in this order.
+static void clean_up(nyb_bytes *text, nyb_bytes *spare)
+{
+    static const char *const pairs[][2] = {
+        {" .", "."},   {" ?", "?"},     {" !", "!"},     {" ,", ","},
+        {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},   {" do not", " don't"},
+        {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
+    };
+    for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
+        replace_all(spare, text, pairs[i][0], pairs[i][1]);
+        const nyb_bytes kept = *text;
+        *text = *spare;
+        *spare = kept;
+    }
+}
+
+static nyb_status run_wordpiece(const nyb_decoder *node, nyb_pieces *p, nyb_err *err)
+{
+    nyb_bytes word = {0}, spare = {0};
+    for (size_t i = 0; i < p->now.count; i++) {
+        const char *const text = p->text.at + p->now.at[i].begin;
+        const size_t length = p->now.at[i].end - p->now.at[i].begin;
+        const size_t begin = p->spare_text.count;
+        const bool inside = i > 0 && length >= node->length && node->length > 0 &&
+                            memcmp(text, node->text, node->length) == 0;
+        nyb_bytes_reset(&word);
+        nyb_bytes_add(&word, " ", i > 0 && !inside && node->length > 0);
+        nyb_bytes_add(&word, text + (inside ? node->length : 0),
+                      length - (inside ? node->length : 0));
+        if (node->cleanup)
+            clean_up(&word, &spare);
+        nyb_bytes_add(&p->spare_text, word.at, word.count);
+        end_piece(p, begin);
+    }
+    nyb_status status = nyb_bytes_status(&word, err);
+    if (status == NYB_OK)
+        status = nyb_bytes_status(&spare, err);
+    nyb_bytes_clear(&word);
+    nyb_bytes_clear(&spare);
+    return status;
+}
+
 static const nyb_decoder_kind kinds[] = {
     {"ByteLevel", NULL, run_byte_level},
     {"ByteFallback", NULL, run_byte_fallback},
@@ -239,6 +302,7 @@ static const nyb_decoder_kind kinds[] = {
     {"Replace", load_replace, run_replace},
     {"Strip", load_strip, run_strip},
     {"BPEDecoder", load_suffix, run_suffix},
+    {"WordPiece", load_wordpiece, run_wordpiece},
 };
 
 static nyb_status load_one(const nyb_part *part, const json_t *value, nyb_err *err)

@@ -19,6 +19,7 @@ struct nyb_decoder {
     size_t length;
     size_t start, stop; // Strip: at most so many from the start, from the end
     bool drop_first;    // Metaspace: spaces of the first token go
+    bool cleanup;       // WordPiece: spaces before punctuation go
 };
 
 // Reads the "decoder" value of a tokenizer.json, Sequences flattened; null gives NULL. Patterns

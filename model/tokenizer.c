@@ -5,28 +5,62 @@
 
 enum { TEXT_LIMIT = 1 << 30 };
 
+// Files of the tokenizers of a folder, the first ones that are there count. A second one goes with
+// the first.
+typedef enum folder_kind { FOLDER_JSON, FOLDER_SPM, FOLDER_MERGES, FOLDER_LINES } folder_kind;
+
+static const struct {
+    const char *file, *second;
+    folder_kind kind;
+} folder_kinds[] = {
+    {"tokenizer.json", NULL, FOLDER_JSON},
+    {"tokenizer.model", NULL, FOLDER_SPM},
+    {"vocab.json", "merges.txt", FOLDER_MERGES},
+    {"encoder.json", "vocab.bpe", FOLDER_MERGES}, // as GPT-2 was first published
+    {"vocab.txt", NULL, FOLDER_LINES},
+};
+enum { FOLDER_KINDS = sizeof(folder_kinds) / sizeof(folder_kinds[0]) };
+
 static nyb_status load(nyb_tokenizer *t, const char *folder, const nyb_tokenizer_config *config,
                        nyb_spm_rules rules, nyb_err *err)
 {
-    const char *const json = nyb_path_join(&t->arena, folder, "tokenizer.json");
-    const char *const model = nyb_path_join(&t->arena, folder, "tokenizer.model");
-    if (!json || !model)
-        return nyb_no_memory(err, folder, strlen(folder), 2);
-
-    const bool has_json = nyb_path_exists(json);
-    nyb_status status = NYB_OK;
-    if (has_json)
-        status = nyb_tokenizer_load_json(t, json, err);
-    else if (nyb_path_exists(model))
-        status = nyb_tokenizer_load_spm(t, model, rules, nyb_tokenizer_config_prefix(config), err);
-    else
-        return nyb_fail(err, NYB_E_IO, "%s: holds neither tokenizer.json nor tokenizer.model",
+    const char *path = NULL, *second = NULL;
+    size_t i = 0;
+    for (; i < FOLDER_KINDS; i++) {
+        path = nyb_path_join(&t->arena, folder, folder_kinds[i].file);
+        second =
+            nyb_path_join(&t->arena, folder, folder_kinds[i].second ? folder_kinds[i].second : "");
+        if (!path || !second)
+            return nyb_no_memory(err, folder, strlen(folder), 2);
+        if (nyb_path_exists(path) && nyb_path_exists(second))
+            break;
+    }
+    if (i == FOLDER_KINDS)
+        return nyb_fail(err, NYB_E_IO,
+                        "%s: holds no tokenizer: neither tokenizer.json nor tokenizer.model, "
+                        "vocab.json with merges.txt, or vocab.txt",
                         folder);
-    if (status == NYB_OK && (has_json || rules == NYB_SPM_RULES_TRANSFORMERS))
-        status = nyb_tokenizer_config_apply(config, t, has_json, err);
-    if (status == NYB_OK)
-        status = nyb_added_tokens_finish(&t->added, err);
-    return status;
+
+    bool with_ends = false, configured = true;
+    nyb_status status = NYB_OK;
+    switch (folder_kinds[i].kind) {
+    case FOLDER_JSON:
+        status = nyb_tokenizer_load_json(t, path, err);
+        break;
+    case FOLDER_SPM:
+        status = nyb_tokenizer_load_spm(t, path, rules, nyb_tokenizer_config_prefix(config), err);
+        with_ends = configured = !t->decode_as_spm;
+        break;
+    case FOLDER_MERGES:
+        status = nyb_tokenizer_load_merges(t, config, path, second, &with_ends, err);
+        break;
+    case FOLDER_LINES:
+        status = nyb_tokenizer_load_lines(t, config, path, err);
+        break;
+    }
+    if (status == NYB_OK && configured)
+        status = nyb_tokenizer_config_apply(config, t, with_ends, err);
+    return status == NYB_OK ? nyb_added_tokens_finish(&t->added, err) : status;
 }
 
 nyb_status nyb_tokenizer_open(nyb_tokenizer **out, const char *folder,
@@ -60,6 +94,8 @@ void nyb_tokenizer_close(nyb_tokenizer *t)
     nyb_decoder_clear(t->decoder);
     nyb_postprocessor_clear(&t->post);
     nyb_added_tokens_clear(&t->added);
+    nyb_unigram_clear(&t->unigram);
+    nyb_wordpiece_clear(&t->wordpiece);
     nyb_arena_clear(&t->arena);
     nyb_free(t);
 }
@@ -72,6 +108,7 @@ typedef struct encoding {
     nyb_bytes text, spare; // a segment's text while it is normalized
     nyb_pieces pieces;
     nyb_bpe_scratch *bpe;
+    nyb_unigram_scratch unigram;
 } encoding;
 
 static void encoding_clear(encoding *e)
@@ -82,6 +119,21 @@ static void encoding_clear(encoding *e)
     nyb_bytes_clear(&e->spare);
     nyb_pieces_clear(&e->pieces);
     nyb_bpe_scratch_free(e->bpe);
+    nyb_unigram_scratch_clear(&e->unigram);
+}
+
+static nyb_status encode_piece(encoding *e, const char *text, size_t length, nyb_err *err)
+{
+    const nyb_tokenizer *const t = e->t;
+    switch (t->model) {
+    case NYB_TOKEN_UNIGRAM:
+        return nyb_unigram_encode(&t->unigram, &e->unigram, text, length, e->out, err);
+    case NYB_TOKEN_WORDPIECE:
+        return nyb_wordpiece_encode(&t->wordpiece, text, length, e->out, err);
+    case NYB_TOKEN_BPE:
+        break;
+    }
+    return nyb_bpe_encode(&t->bpe, e->bpe, text, length, e->out, err);
 }
 
 static nyb_status encode_normalized(encoding *e, const char *text, size_t length, bool at_start,
@@ -99,8 +151,7 @@ static nyb_status encode_normalized(encoding *e, const char *text, size_t length
         status = nyb_pretokenizer_run(e->t->pretokenizer, p, err);
     for (size_t i = 0; i < p->now.count && status == NYB_OK; i++) {
         const nyb_range piece = p->now.at[i];
-        status = nyb_bpe_encode(&e->t->bpe, e->bpe, p->text.at + piece.begin,
-                                piece.end - piece.begin, e->out, err);
+        status = encode_piece(e, p->text.at + piece.begin, piece.end - piece.begin, err);
     }
     return status;
 }

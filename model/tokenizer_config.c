@@ -274,14 +274,14 @@ static nyb_status add_known(nyb_tokenizer *t, const nyb_tokenizer_config *config
 }
 
 nyb_status nyb_tokenizer_config_apply(const nyb_tokenizer_config *config, nyb_tokenizer *t,
-                                      bool has_json, nyb_err *err)
+                                      bool with_ends, nyb_err *err)
 {
     nyb_status status = add_all(config, t, err);
-    if (status == NYB_OK && !has_json)
+    if (status == NYB_OK && with_ends)
         status = add_known(t, config, "bos_token", t->bos, err);
-    if (status == NYB_OK && !has_json)
+    if (status == NYB_OK && with_ends)
         status = add_known(t, config, "eos_token", t->eos, err);
-    if (status == NYB_OK && !has_json)
+    if (status == NYB_OK && with_ends)
         status = add_known(t, config, "unk_token", t->unk, err);
     if (status == NYB_OK)
         status = find_special(config, t, "bos_token", &t->bos, err);
@@ -291,7 +291,7 @@ nyb_status nyb_tokenizer_config_apply(const nyb_tokenizer_config *config, nyb_to
         status = find_special(config, t, "unk_token", &t->unk, err);
     if (status == NYB_OK)
         status = find_special(config, t, "pad_token", &t->pad, err);
-    if (status == NYB_OK && !has_json)
+    if (status == NYB_OK && with_ends)
         status = add_ends(config, t, err);
     return status;
 }

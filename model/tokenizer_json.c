@@ -3,8 +3,8 @@
 #include "core/json.h"
 #include "model/parts.h"
 
-static nyb_status read_vocabulary(nyb_tokenizer *t, const json_t *model, const char *name,
-                                  nyb_err *err)
+nyb_status nyb_tokenizer_read_vocabulary(nyb_tokenizer *t, const json_t *model, const char *name,
+                                         nyb_err *err)
 {
     json_t *const vocab = json_object_get(model, "vocab");
     const char *text = NULL;
@@ -158,7 +158,7 @@ static nyb_status load_bpe(nyb_tokenizer *t, const json_t *model, const char *na
         return nyb_fail(err, NYB_E_UNSUPPORTED, "%s: BPE with dropout %g is not supported", name,
                         dropout);
     if (status == NYB_OK)
-        status = read_vocabulary(t, model, name, err);
+        status = nyb_tokenizer_read_vocabulary(t, model, name, err);
     if (status == NYB_OK)
         status = read_affix(t, model, "continuing_subword_prefix", &t->bpe.prefix, name, err);
     if (status == NYB_OK)
@@ -187,13 +187,25 @@ typedef struct model_kind {
 
 static const model_kind model_kinds[] = {
     {"BPE", load_bpe},
+    {"WordPiece", nyb_tokenizer_load_wordpiece},
+    {"Unigram", nyb_tokenizer_load_unigram},
 };
+
+// Older files name no type.
+static const char *guess_type(const json_t *model)
+{
+    if (json_object_get(model, "merges"))
+        return "BPE";
+    if (json_object_get(model, "max_input_chars_per_word"))
+        return "WordPiece";
+    return json_is_array(json_object_get(model, "vocab")) ? "Unigram" : NULL;
+}
 
 static nyb_status load_model(nyb_tokenizer *t, const json_t *model, const char *name, nyb_err *err)
 {
     if (!json_is_object(model))
         return nyb_fail(err, NYB_E_FORMAT, "%s: has no object 'model'", name);
-    const char *type = json_object_get(model, "merges") ? "BPE" : NULL; // older files name no type
+    const char *type = guess_type(model);
     const nyb_status status = nyb_json_text(model, "type", &type, name, err);
     if (status != NYB_OK)
         return status;
@@ -246,8 +258,8 @@ static nyb_status read_added(nyb_tokenizer *t, const json_t *list, const char *n
     return status;
 }
 
-static nyb_status load_document(nyb_tokenizer *t, const json_t *document, const char *name,
-                                nyb_err *err)
+nyb_status nyb_tokenizer_load_document(nyb_tokenizer *t, const json_t *document, const char *name,
+                                       nyb_err *err)
 {
     const char *version = "1.0";
     nyb_status status = nyb_json_text(document, "version", &version, name, err);
@@ -270,9 +282,10 @@ static nyb_status load_document(nyb_tokenizer *t, const json_t *document, const 
                                         err);
     if (status == NYB_OK)
         status = read_added(t, json_object_get(document, "added_tokens"), name, err);
-    t->kind = nyb_pretokenizer_is_byte_level(t->pretokenizer) ? "byte-level BPE"
-              : t->bpe.byte_fallback                          ? "BPE with byte fallback"
-                                                              : "BPE";
+    if (t->model == NYB_TOKEN_BPE)
+        t->kind = nyb_pretokenizer_is_byte_level(t->pretokenizer) ? "byte-level BPE"
+                  : t->bpe.byte_fallback                          ? "BPE with byte fallback"
+                                                                  : "BPE";
     return status;
 }
 
@@ -283,7 +296,7 @@ nyb_status nyb_tokenizer_load_json(nyb_tokenizer *t, const char *path, nyb_err *
     if (status == NYB_OK && !json_is_object(document))
         status = nyb_fail(err, NYB_E_FORMAT, "%s: is no JSON object", path);
     if (status == NYB_OK)
-        status = load_document(t, document, path, err);
+        status = nyb_tokenizer_load_document(t, document, path, err);
     json_decref(document);
     return status;
 }

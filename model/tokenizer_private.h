@@ -9,7 +9,16 @@
 #include "model/postprocessor.h"
 #include "model/pretokenizer.h"
 #include "model/token_decoder.h"
+#include "model/unigram.h"
+#include "model/wordpiece.h"
 #include "nybble/tokenizer.h"
+
+// What cuts a piece of text into tokens.
+typedef enum nyb_token_model {
+    NYB_TOKEN_BPE,
+    NYB_TOKEN_UNIGRAM,
+    NYB_TOKEN_WORDPIECE,
+} nyb_token_model;
 
 struct nyb_tokenizer {
     nyb_arena arena;
@@ -19,7 +28,10 @@ struct nyb_tokenizer {
     nyb_added_tokens added;
     nyb_normalizer *normalizer;
     nyb_pretokenizer *pretokenizer;
-    nyb_bpe bpe;
+    nyb_token_model model;
+    nyb_bpe bpe;             // the one that `model` says is set
+    nyb_unigram unigram;     //
+    nyb_wordpiece wordpiece; //
     nyb_postprocessor post;
     nyb_decoder *decoder; // NULL: tokens are joined by spaces
     int64_t bos, eos, unk, pad;
@@ -32,6 +44,21 @@ struct nyb_tokenizer {
 
 // Reads tokenizer.json into t. `path` is the file's.
 NYB_NODISCARD nyb_status nyb_tokenizer_load_json(nyb_tokenizer *t, const char *path, nyb_err *err);
+
+// Fills t from the document of a tokenizer.json, or from one that was made of other files. `name`
+// is the file for errors.
+NYB_NODISCARD nyb_status nyb_tokenizer_load_document(nyb_tokenizer *t, const json_t *document,
+                                                     const char *name, nyb_err *err);
+
+// Reads the model's "vocab", an object of ids by text.
+NYB_NODISCARD nyb_status nyb_tokenizer_read_vocabulary(nyb_tokenizer *t, const json_t *model,
+                                                       const char *name, nyb_err *err);
+
+// The kinds of "model" besides BPE.
+NYB_NODISCARD nyb_status nyb_tokenizer_load_wordpiece(nyb_tokenizer *t, const json_t *model,
+                                                      const char *name, nyb_err *err);
+NYB_NODISCARD nyb_status nyb_tokenizer_load_unigram(nyb_tokenizer *t, const json_t *model,
+                                                    const char *name, nyb_err *err);
 
 // Reads tokenizer.model into t.
 //
@@ -55,12 +82,23 @@ void nyb_tokenizer_config_close(nyb_tokenizer_config *config);
 // Where a space comes in front with the tokenizer class that the files name.
 nyb_prefix_scheme nyb_tokenizer_config_prefix(const nyb_tokenizer_config *config);
 
+// Reads a vocab.json with its merges.txt, or a vocab.txt, into t.
+//
+//   with_ends  whether add_bos_token and add_eos_token count
+NYB_NODISCARD nyb_status nyb_tokenizer_load_merges(nyb_tokenizer *t,
+                                                   const nyb_tokenizer_config *config,
+                                                   const char *vocab_path, const char *merges_path,
+                                                   bool *with_ends, nyb_err *err);
+NYB_NODISCARD nyb_status nyb_tokenizer_load_lines(nyb_tokenizer *t,
+                                                  const nyb_tokenizer_config *config,
+                                                  const char *path, nyb_err *err);
+
 // Adds the tokens that the files name and finds bos, eos, unk and pad. Values that t has already
 // stay where the files say nothing.
 //
-//   has_json  the tokenizer is a tokenizer.json, whose post-processor then counts
+//   with_ends  add_bos_token and add_eos_token count: there is no post-processor
 NYB_NODISCARD nyb_status nyb_tokenizer_config_apply(const nyb_tokenizer_config *config,
-                                                    nyb_tokenizer *t, bool has_json, nyb_err *err);
+                                                    nyb_tokenizer *t, bool with_ends, nyb_err *err);
 
 // A token's text and how it is looked for; id and pattern are found here. A token that neither
 // the model nor the list has gets the next free id.

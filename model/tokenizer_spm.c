@@ -1,5 +1,7 @@
 // A SentencePiece BPE model as a tokenizer: its pieces are the vocabulary, and every way to put a
 // piece together from two others is a merge.
+#include <float.h>
+#include <math.h>
 #include <stdlib.h>
 
 #include "core/file.h"
@@ -108,6 +110,32 @@ static nyb_status make_merges(nyb_tokenizer *t, const nyb_spm_model *m, bool by_
     return nyb_bpe_finish(&t->bpe, &t->arena, err);
 }
 
+static const double unknown_penalty = 10.0;
+
+// Pieces for text by their scores. Symbols of the user's are cut out before.
+static nyb_status make_unigram(nyb_tokenizer *t, const nyb_spm_model *m, nyb_err *err)
+{
+    double *const scores = nyb_arena_alloc(&t->arena, m->count, sizeof(*scores));
+    float lowest = FLT_MAX;
+    if (!scores)
+        return nyb_no_memory(err, "scores", m->count, sizeof(*scores));
+    for (size_t i = 0; i < m->count; i++) {
+        if (m->pieces[i].type != NYB_SPM_NORMAL)
+            continue;
+        lowest = m->pieces[i].score < lowest ? m->pieces[i].score : lowest;
+    }
+    for (size_t i = 0; i < m->count; i++)
+        scores[i] = m->pieces[i].type == NYB_SPM_NORMAL ? m->pieces[i].score : NAN;
+    t->model = NYB_TOKEN_UNIGRAM;
+    t->unigram = (nyb_unigram){.vocabulary = &t->vocabulary,
+                               .scores = scores,
+                               .unknown = t->unk,
+                               .unknown_score = (double) (lowest - (float) unknown_penalty),
+                               .byte_fallback = m->byte_fallback,
+                               .single = true};
+    return nyb_unigram_finish(&t->unigram, err);
+}
+
 static int64_t id_in(const nyb_spm_model *m, int64_t id)
 {
     return id >= 0 && (size_t) id < m->count ? id : -1;
@@ -116,7 +144,7 @@ static int64_t id_in(const nyb_spm_model *m, int64_t id)
 static nyb_status check_model(const nyb_spm_model *m, const char *name, nyb_err *err)
 {
     static const char *const types[] = {"type 0", "unigram", "BPE", "word", "character"};
-    if (m->model_type != 2)
+    if (m->model_type != 1 && m->model_type != 2)
         return nyb_fail(err, NYB_E_UNSUPPORTED,
                         "%s: a SentencePiece model of kind '%s' is not supported", name,
                         m->model_type < 5 ? types[m->model_type] : "unknown");
@@ -208,9 +236,10 @@ static nyb_status build_native(nyb_tokenizer *t, const nyb_spm_model *m, const c
             return nyb_fail(err, NYB_E_UNSUPPORTED, "%s: unused pieces (%zu) are not supported",
                             name, i);
 
+    const bool unigram = m->model_type == 1;
     t->bpe.byte_fallback = m->byte_fallback;
     t->bpe.unknown = t->unk;
-    nyb_status status = make_merges(t, m, true, name, err);
+    nyb_status status = unigram ? make_unigram(t, m, err) : make_merges(t, m, true, name, err);
     if (status == NYB_OK)
         status = keep_charsmap(t, m, &map, name, err);
     if (status == NYB_OK)
@@ -257,7 +286,7 @@ static nyb_status build(nyb_tokenizer *t, const nyb_map *file, const char *path,
     if (status != NYB_OK)
         return status;
 
-    t->kind = "SentencePiece BPE";
+    t->kind = m.model_type == 1 ? "SentencePiece unigram" : "SentencePiece BPE";
     t->unk = id_in(&m, m.unk_id);
     t->bos = id_in(&m, m.bos_id);
     t->eos = id_in(&m, m.eos_id);
@@ -265,7 +294,7 @@ static nyb_status build(nyb_tokenizer *t, const nyb_map *file, const char *path,
     t->bpe.vocabulary = &t->vocabulary;
     t->bpe.prefix = t->bpe.suffix = "";
     t->bpe.fuse_unknown = true;
-    if (rules == NYB_SPM_RULES_SENTENCEPIECE)
+    if (rules == NYB_SPM_RULES_SENTENCEPIECE || m.model_type == 1)
         return build_native(t, &m, path, err);
     return build_transformers(t, &m, prefix, path, err);
 }
@@ -285,8 +314,10 @@ nyb_status nyb_tokenizer_load_spm(nyb_tokenizer *t, const char *path, nyb_spm_ru
 // The byte of a byte piece, or -1.
 static int piece_byte(const nyb_tokenizer *t, uint32_t id)
 {
+    const int64_t *const ids =
+        t->model == NYB_TOKEN_UNIGRAM ? t->unigram.byte_ids : t->bpe.byte_ids;
     for (int i = 0; t->bpe.byte_fallback && i < 256; i++)
-        if (t->bpe.byte_ids[i] == (int64_t) id)
+        if (ids[i] == (int64_t) id)
             return i;
     return -1;
 }

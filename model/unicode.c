@@ -128,6 +128,34 @@ bool nyb_char_is_punct(uint32_t c)
     return kind >= UTF8PROC_CATEGORY_PC && kind <= UTF8PROC_CATEGORY_PO;
 }
 
+bool nyb_char_is_accent(uint32_t c)
+{
+    return category(c) == UTF8PROC_CATEGORY_MN;
+}
+
+bool nyb_char_is_other(uint32_t c)
+{
+    const utf8proc_category_t kind = category(c);
+    return kind == UTF8PROC_CATEGORY_CC || kind == UTF8PROC_CATEGORY_CF ||
+           kind == UTF8PROC_CATEGORY_CO || kind == UTF8PROC_CATEGORY_CS;
+}
+
+size_t nyb_grapheme_end(const char *text, size_t at, size_t length)
+{
+    utf8proc_int32_t state = 0;
+    uint32_t before = nyb_utf8_next(text, &at);
+    while (at < length) {
+        size_t behind = at;
+        const uint32_t c = nyb_utf8_next(text, &behind);
+        if (utf8proc_grapheme_break_stateful((utf8proc_int32_t) before, (utf8proc_int32_t) c,
+                                             &state))
+            break;
+        before = c;
+        at = behind;
+    }
+    return at;
+}
+
 bool nyb_char_is_mark(uint32_t c)
 {
     const utf8proc_category_t kind = category(c);

@@ -58,7 +58,12 @@ bool nyb_char_is_space(uint32_t c);  // White_Space
 bool nyb_char_is_number(uint32_t c); // general category N
 bool nyb_char_is_punct(uint32_t c);  // ASCII punctuation and symbols, general category P
 bool nyb_char_is_mark(uint32_t c);   // general category M
+bool nyb_char_is_accent(uint32_t c); // general category Mn
+bool nyb_char_is_other(uint32_t c);  // control, format, private use and surrogate characters
 bool nyb_char_is_word(uint32_t c);   // \w of UTS 18: letters, marks, digits, connectors, joiners
+
+// The end of the grapheme cluster (UAX 29, extended) that starts at text[at]; at < length.
+size_t nyb_grapheme_end(const char *text, size_t at, size_t length);
 
 // Appends the lower-case form of one character, without regard to its neighbours.
 void nyb_char_lower(nyb_bytes *out, uint32_t c);

@@ -4,7 +4,7 @@ Environment
   NYBBLE         the program under test; default: build/cli/nybble
   NYB_TEST_DATA  folder with text/, models/ and oracle/; default: a folder named `shared` beside
                  the checkout
-  NYB_MODELS     folder of real models (tests/tools/fetch_models.py); default
+  NYB_MODELS     folder of real models and tokenizers (tests/tools/fetch_*.py); default
                  ~/.cache/nybble-models
   CI             when `true`, what is missing fails a test instead of skipping it
 """

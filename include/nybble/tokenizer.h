@@ -1,9 +1,10 @@
 // tokenizer.h - text to token ids and back, as a checkpoint's own tokenizer files say.
 //
-// Reads tokenizer.json (the Hugging Face form, model kind BPE: byte-level and with byte
-// fallback) or tokenizer.model (the SentencePiece form, model kind BPE). Ids of tokenizer.json
-// are exactly those of the `tokenizers` library. A part of a tokenizer that nybble does not know
-// is refused by its name when the file is opened; nothing is ever skipped silently.
+// Reads tokenizer.json (the Hugging Face form, model kinds BPE, WordPiece and Unigram),
+// tokenizer.model (the SentencePiece form, kinds BPE and unigram), vocab.json with merges.txt
+// (byte-level BPE) or vocab.txt (WordPiece). Ids of tokenizer.json are exactly those of the
+// `tokenizers` library. A part of a tokenizer that nybble does not know is refused by its name when
+// the file is opened; nothing is ever skipped silently.
 //
 // An open tokenizer never changes: any number of threads may encode and decode with it.
 #ifndef NYB_TOKENIZER_H_
@@ -29,7 +30,8 @@ NYB_API void nyb_tokens_clear(nyb_tokens *tokens);
 // Appends one id. NYB_E_NOMEM leaves the list as it was.
 NYB_API NYB_NODISCARD nyb_status nyb_tokens_add(nyb_tokens *tokens, uint32_t id, nyb_err *err);
 
-// How a tokenizer.model without a tokenizer.json beside it is read. The two differ in spaces at
+// How a tokenizer.model of kind BPE without a tokenizer.json beside it is read (unigram models
+// are always read as the sentencepiece library does). The two differ in spaces at
 // the start, at the end and in runs, and in control tokens such as "</s>" written in the text.
 typedef enum nyb_spm_rules {
     // As transformers' AutoTokenizer: runs of spaces are kept, control tokens in the text are
@@ -48,9 +50,11 @@ typedef struct nyb_tokenizer_params {
 
 #define NYB_TOKENIZER_DEFAULTS ((nyb_tokenizer_params){.spm_rules = NYB_SPM_RULES_TRANSFORMERS})
 
-// Opens the tokenizer of a checkpoint folder: tokenizer.json when it is there, else
-// tokenizer.model; tokenizer_config.json, special_tokens_map.json, added_tokens.json and
-// config.json beside it are read where they are there.
+// Opens the tokenizer of a checkpoint folder, of which the first of these counts: tokenizer.json,
+// tokenizer.model, vocab.json with merges.txt (or encoder.json with vocab.bpe), vocab.txt.
+// tokenizer_config.json, special_tokens_map.json, added_tokens.json and config.json beside it are
+// read where they are there; for the last two forms they name the tokenizer class, and without
+// one it is GPT-2's or BERT's.
 //
 //   params  NULL: NYB_TOKENIZER_DEFAULTS
 //

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -46,11 +47,12 @@ const char *fuzz_file(const uint8_t *bytes, size_t length)
     return path;
 }
 
-static char folder[64], inside[128];
+static char folder[64], inside[2][128];
 
 static void remove_folder(void)
 {
-    (void) unlink(inside);
+    for (size_t i = 0; i < 2; i++)
+        (void) unlink(inside[i]);
     (void) rmdir(folder);
 }
 
@@ -61,9 +63,12 @@ const char *fuzz_folder(const char *name, const uint8_t *bytes, size_t length)
         need(mkdtemp(folder) != NULL, "mkdtemp");
         (void) atexit(remove_folder);
     }
-    (void) snprintf(inside, sizeof(inside), "%s/%s", folder, name);
-    const int file = open(inside, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    need(file >= 0, inside);
+    char path[sizeof(inside[0])];
+    (void) snprintf(path, sizeof(path), "%s/%s", folder, name);
+    char *const slot = *inside[0] && strcmp(inside[0], path) != 0 ? inside[1] : inside[0];
+    (void) memcpy(slot, path, sizeof(path));
+    const int file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    need(file >= 0, path);
     put(file, bytes, length);
     need(close(file) == 0, "close");
     return folder;

@@ -20,7 +20,8 @@ size_t fuzz_accepted(void);
 // next call replaces it.
 const char *fuzz_file(const uint8_t *bytes, size_t length);
 
-// A folder of the process's own that holds this one file; the next call replaces it.
+// A folder of the process's own that holds this file, and that of another name of another call; the
+// next call with the same name replaces it. A process uses at most two names.
 const char *fuzz_folder(const char *name, const uint8_t *bytes, size_t length);
 
 #endif // NYB_TESTS_FUZZ_H_

@@ -7,8 +7,8 @@
 #include "nybble/tokenizer.h"
 #include "tests/fuzz/fuzz.h"
 
-// Opens a folder that holds this file alone, and takes a text there and back.
-static inline void fuzz_tokenizer(const char *name, const uint8_t *bytes, size_t length)
+// Opens the folder's tokenizer, and takes a text there and back.
+static inline void fuzz_tokenizer_folder(const char *folder)
 {
     static const char text[] = "Once upon\ta  time,\nna\xc3\xafve 12345 <s>\xe6\xa8\xa1 ";
     nyb_tokenizer *tokenizer = NULL;
@@ -16,7 +16,7 @@ static inline void fuzz_tokenizer(const char *name, const uint8_t *bytes, size_t
     char *back = NULL;
     size_t back_length = 0;
     nyb_err err;
-    if (nyb_tokenizer_open(&tokenizer, fuzz_folder(name, bytes, length), NULL, &err) != NYB_OK)
+    if (nyb_tokenizer_open(&tokenizer, folder, NULL, &err) != NYB_OK)
         return;
     fuzz_accept();
     if (nyb_tokenizer_encode(tokenizer, text, sizeof(text) - 1, true, &tokens, &err) == NYB_OK &&
@@ -25,6 +25,12 @@ static inline void fuzz_tokenizer(const char *name, const uint8_t *bytes, size_t
         nyb_text_free(back);
     nyb_tokens_clear(&tokens);
     nyb_tokenizer_close(tokenizer);
+}
+
+// The same for a folder that holds this file alone.
+static inline void fuzz_tokenizer(const char *name, const uint8_t *bytes, size_t length)
+{
+    fuzz_tokenizer_folder(fuzz_folder(name, bytes, length));
 }
 
 #endif // NYB_TESTS_TOKENIZING_H_

@@ -66,10 +66,68 @@ FLAGGED = [AddedToken("<left>", lstrip=True, normalized=False),
            AddedToken("<", normalized=False), AddedToken("<<<", normalized=False)]
 
 
+def make_words(text, *, lower=True, added=(), vocabulary=1500, normalizer=None, cleanup=True, **model):
+    """A WordPiece tokenizer, as BERT has them."""
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    t = Tokenizer(models.WordPiece(unk_token="[UNK]", **model))
+    t.normalizer = normalizer or normalizers.BertNormalizer(lowercase=lower)
+    t.pre_tokenizer = pre.BertPreTokenizer()
+    t.train_from_iterator(text.splitlines(), trainers.WordPieceTrainer(
+        vocab_size=vocabulary, special_tokens=names, show_progress=False, limit_alphabet=200))
+    t.decoder = decoders.WordPiece(prefix="##", cleanup=cleanup)
+    t.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(n, t.token_to_id(n)) for n in ("[CLS]", "[SEP]")])
+    t.add_tokens(list(added))
+    return t
+
+
+def charsmap():
+    """SentencePiece's nmt_nfkc map, out of a model trained on next to nothing."""
+    import io
+    from sentencepiece import SentencePieceTrainer, sentencepiece_model_pb2
+    out = io.BytesIO()
+    SentencePieceTrainer.train(sentence_iterator=iter(["a b c d e f g"] * 3), model_writer=out,
+                               vocab_size=12, minloglevel=2, normalization_rule_name="nmt_nfkc")
+    model = sentencepiece_model_pb2.ModelProto.FromString(out.getvalue())
+    return model.normalizer_spec.precompiled_charsmap
+
+
+def make_unigram(text, *, bytes_too=False, normalizer=None, split=True, unk="<unk>"):
+    """A Unigram tokenizer, as T5 and XLM-R have them."""
+    first = ["<s>", "<pad>", "</s>"] + ([unk] if unk else []) + (BYTE_TOKENS if bytes_too else [])
+    trained = Tokenizer(models.Unigram())
+    trained.normalizer = normalizer
+    trained.pre_tokenizer = pre.Metaspace(split=split)
+    trained.train_from_iterator(text.splitlines(), trainers.UnigramTrainer(
+        vocab_size=1500, special_tokens=first, unk_token=unk, show_progress=False))
+    if not bytes_too:
+        t = trained
+    else:
+        import json
+        document = json.loads(trained.to_str())
+        document["model"]["byte_fallback"] = True
+        t = Tokenizer.from_str(json.dumps(document))
+    t.decoder = decoders.Sequence(spaces_as_symbols() + [decoders.Strip(" ", 1, 0)]) \
+        if bytes_too else decoders.Metaspace()
+    t.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", t.token_to_id("</s>"))])
+    return t
+
+
 def all_of(text):
     """Name -> a function that makes the tokenizer."""
     bos = ["<unk>", "<s>", "</s>"]
     return {
+        "bert": lambda: make_words(text, added=FLAGGED),
+        "bert, cased": lambda: make_words(text, lower=False, cleanup=False),
+        "word pieces": lambda: make_words(
+            text, max_input_chars_per_word=12, normalizer=normalizers.BertNormalizer(
+                clean_text=False, handle_chinese_chars=False, strip_accents=True, lowercase=False)),
+        "t5": lambda: make_unigram(text, normalizer=normalizers.Sequence([
+            normalizers.Precompiled(charsmap()), normalizers.Replace(Regex(" {2,}"), " ")])),
+        "unigram with bytes": lambda: make_unigram(text, bytes_too=True),
+        "unigram of lines": lambda: make_unigram(text, split=False, normalizer=normalizers.Nmt()),
         "gpt2": lambda: make(text, byte_level(regex=True), first=["<|endoftext|>"]),
         "gpt2 with a space in front": lambda: make(text, byte_level(prefix=True, regex=True)),
         "llama 3": lambda: make(text, byte_level(split(LLAMA3)), first=["<x>", "<|begin_of_text|>"],
