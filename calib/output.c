@@ -86,7 +86,12 @@ static nyb_status check_finite(const nyb_checkpoint *source, const nyb_tensor *t
     enum { STEP = 4096 };
     float values[STEP];
     const size_t size = nyb_dtype_bytes(tensor->dtype), n = tensor->bytes / size;
+    size_t held = 0; // from where on pages may be in memory
     for (size_t i = 0; i < n; i += STEP) {
+        if ((i - held) * size >= NYB_MAP_PIECE) {
+            nyb_map_release((const char *) tensor->at + held * size, (i - held) * size);
+            held = i;
+        }
         const size_t some = n - i < STEP ? n - i : STEP;
         nyb_widen(values, (const char *) tensor->at + i * size, tensor->dtype, some);
         for (size_t k = 0; k < some; k++) {
@@ -109,7 +114,7 @@ static nyb_status copy_tensors(nyb_output *out, nyb_err *err)
         nyb_status status =
             nyb_dtype_is_float(tensor->dtype) ? check_finite(source, tensor, err) : NYB_OK;
         if (status == NYB_OK)
-            status = nyb_store_put(out->store, tensor->name, tensor->at, tensor->bytes, err);
+            status = nyb_store_put_mapped(out->store, tensor->name, tensor->at, tensor->bytes, err);
         if (status != NYB_OK)
             return status;
     }
@@ -368,6 +373,19 @@ static nyb_status check_layer(const nyb_output *out, const nyb_model *written, c
     return NYB_OK;
 }
 
+static bool same_bytes(const nyb_tensor *a, const nyb_tensor *b)
+{
+    bool same = a->bytes == b->bytes;
+    for (size_t i = 0; same && i < a->bytes; i += NYB_MAP_PIECE) {
+        const size_t some = a->bytes - i < NYB_MAP_PIECE ? a->bytes - i : NYB_MAP_PIECE;
+        const char *const left = (const char *) a->at + i, *const right = (const char *) b->at + i;
+        same = memcmp(left, right, some) == 0;
+        nyb_map_release(left, some);
+        nyb_map_release(right, some);
+    }
+    return same;
+}
+
 static nyb_status check_copies(const nyb_output *out, const nyb_model *written, nyb_err *err)
 {
     const nyb_checkpoint *const source = nyb_model_checkpoint(out->job->model);
@@ -380,11 +398,21 @@ static nyb_status check_copies(const nyb_output *out, const nyb_model *written, 
             nyb_checkpoint_get(&got, nyb_model_checkpoint(written), want->name, err);
         if (status != NYB_OK)
             return status;
-        if (got->bytes != want->bytes || memcmp(got->at, want->at, want->bytes) != 0)
+        if (!same_bytes(got, want))
             return nyb_fail(err, NYB_E_VERIFY, "%s: '%s' reads back differently from its source",
                             out->partial, want->name);
     }
     return NYB_OK;
+}
+
+// The pages of a checkpoint that were read so far.
+static void release_pages(const nyb_checkpoint *checkpoint)
+{
+    for (size_t i = 0; i < nyb_checkpoint_files(checkpoint); i++) {
+        size_t bytes = 0;
+        const void *const at = nyb_checkpoint_file_bytes(checkpoint, i, &bytes);
+        nyb_map_release(at, bytes);
+    }
 }
 
 static nyb_status verify(const nyb_context *ctx, const nyb_output *out, nyb_err *err)
@@ -397,6 +425,7 @@ static nyb_status verify(const nyb_context *ctx, const nyb_output *out, nyb_err 
             json_object_get(json_array_get(out->journal.blocks, b), "layers");
         for (size_t i = 0; status == NYB_OK && i < json_array_size(layers); i++)
             status = check_layer(out, written, json_array_get(layers, i), err);
+        release_pages(nyb_model_checkpoint(written));
         nyb_step(ctx, &(nyb_progress){
                           .stage = "verify", .unit = "blocks", .done = b + 1, .total = blocks});
     }

@@ -115,6 +115,7 @@ static nyb_status plan_job(const nyb_context *ctx, const nyb_job *job, nyb_quant
         .weight_bytes = bytes.weights,
         .hessian_bytes = bytes.hessians,
         .other_bytes = bytes.other,
+        .spill_bytes = bytes.spilled,
         .memory_bytes = bytes.activations + bytes.weights + bytes.hessians + bytes.other,
     };
     count_work(job, p);

@@ -22,7 +22,14 @@ static void hash_file(void *arg, size_t index, unsigned worker)
     size_t bytes = 0;
     const void *const at = nyb_checkpoint_file_bytes(h->source, index, &bytes);
     (void) worker;
-    nyb_hash_of(at, bytes, h->texts[index]);
+    nyb_hash hash;
+    nyb_hash_init(&hash);
+    for (size_t i = 0; i < bytes; i += NYB_MAP_PIECE) {
+        const size_t some = bytes - i < NYB_MAP_PIECE ? bytes - i : NYB_MAP_PIECE;
+        nyb_hash_add(&hash, (const unsigned char *) at + i, some);
+        nyb_map_release((const unsigned char *) at + i, some);
+    }
+    nyb_hash_text(&hash, h->texts[index]);
 }
 
 static const char *base_name(const char *path)
@@ -168,8 +175,8 @@ static nyb_status check_memory(const nyb_context *ctx, const nyb_job *job, nyb_e
     if (!ctx || ctx->memory_bytes == 0 || total <= ctx->memory_bytes)
         return NYB_OK;
     return nyb_fail(err, NYB_E_NOMEM,
-                    "the run needs %zu MiB (activations %zu, weights %zu, Hessians %zu, other %zu) "
-                    "and the ceiling is %zu MiB: raise --memory, or lower --num-samples or "
+                    "the run needs at least %zu MiB (activations %zu, weights %zu, Hessians %zu, "
+                    "other %zu) and the ceiling is %zu MiB: raise --memory, or lower "
                     "--sequence-length",
                     total >> 20, b.activations >> 20, b.weights >> 20, b.hessians >> 20,
                     b.other >> 20, ctx->memory_bytes >> 20);

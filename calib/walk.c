@@ -2,8 +2,12 @@
 
 #include <math.h>
 
+#include "core/file.h"
 #include "core/log.h"
 #include "core/threads.h"
+
+// What the program and its libraries take before a run allocates anything.
+enum { PROGRAM_BYTES = 40 << 20 };
 
 enum { GATHER_ROWS = 128 }; // tokens of one task when a stage's inputs are gathered
 
@@ -12,9 +16,9 @@ typedef struct walk {
     const nyb_job *job;
     nyb_output *out;
     bool forward; // activations are carried along
-    nyb_batch batch;
+    nyb_activations activations;
     nyb_block_weights weights;
-    float *tile;            // [NYB_WALK_TILE, widest input]
+    float *tile;            // [NYB_UNIT_TOKENS, widest input]
     nyb_hessian hessian;    // of the current stage's input
     nyb_gptq_factor factor; // of the hessian, zeroed: none yet
     nyb_gptq_params asked;  // what the factor was made for
@@ -36,19 +40,26 @@ static void gather_rows(void *arg, size_t index, unsigned worker)
     const size_t row0 = index * GATHER_ROWS;
     const size_t row1 = row0 + GATHER_ROWS < g->into.rows ? row0 + GATHER_ROWS : g->into.rows;
     (void) worker;
-    nyb_stage_input(&g->w->batch, &g->w->weights, g->stage, g->token0 + row0,
+    nyb_stage_input(&g->w->activations.batch, &g->w->weights, g->stage, g->token0 + row0,
                     nyb_block(g->into, row0, row1, 0, g->into.cols));
 }
 
-static nyb_status accumulate(walk *w, size_t stage, size_t width, nyb_err *err)
+// Adds the inputs of the chunk at hand, unit by unit.
+static nyb_status accumulate(walk *w, size_t stage, nyb_err *err)
 {
-    nyb_status status = nyb_hessian_init(&w->hessian, width, err);
-    for (size_t t = 0; status == NYB_OK && t < w->batch.tokens; t += NYB_WALK_TILE) {
-        const size_t left = w->batch.tokens - t;
-        const size_t rows = left < NYB_WALK_TILE ? left : NYB_WALK_TILE;
-        gather g = {.w = w, .stage = stage, .token0 = t, .into = nyb_mat_of(w->tile, rows, width)};
-        nyb_parallel(w->ctx, (rows + GATHER_ROWS - 1) / GATHER_ROWS, gather_rows, &g);
-        status = nyb_hessian_add(w->ctx, &w->hessian, g.into, err);
+    const nyb_batch *const batch = &w->activations.batch;
+    const size_t length = w->activations.length, unit = nyb_activations_unit(length) * length;
+    const size_t width = w->hessian.h.cols;
+    nyb_status status = NYB_OK;
+    for (size_t u = 0; u < batch->tokens; u += unit) {
+        const size_t end = batch->tokens - u < unit ? batch->tokens : u + unit;
+        for (size_t t = u; status == NYB_OK && t < end; t += NYB_UNIT_TOKENS) {
+            const size_t rows = end - t < NYB_UNIT_TOKENS ? end - t : NYB_UNIT_TOKENS;
+            gather g = {
+                .w = w, .stage = stage, .token0 = t, .into = nyb_mat_of(w->tile, rows, width)};
+            nyb_parallel(w->ctx, (rows + GATHER_ROWS - 1) / GATHER_ROWS, gather_rows, &g);
+            status = nyb_hessian_add(w->ctx, &w->hessian, g.into, err);
+        }
     }
     return status;
 }
@@ -165,14 +176,58 @@ static nyb_status round_layer(walk *w, const nyb_job_layer *layer, nyb_err *err)
 
 // ---- Stages and blocks --------------------------------------------------------------------
 
-static nyb_status round_stage(walk *w, const nyb_job_layer *layers, nyb_stage stage,
-                              size_t stage_index, nyb_err *err)
-{
-    bool calibrated = false;
-    for (size_t i = stage.first; i < stage.first + stage.count; i++)
-        calibrated |= nyb_job_calibrates(&layers[i]);
+enum { NO_STAGE = SIZE_MAX };
 
-    nyb_status status = calibrated ? accumulate(w, stage_index, stage.width, err) : NYB_OK;
+// Whether a layer of the block's stage needs the Hessian of its input.
+static bool calibrates(const walk *w, size_t block, size_t stage)
+{
+    size_t count = 0;
+    const nyb_job_layer *const layers = nyb_job_block(w->job, block, &count);
+    const nyb_stage at = nyb_stage_at(w->job->model, block, stage);
+    bool needed = false;
+    for (size_t i = at.first; i < at.first + at.count; i++)
+        needed |= nyb_job_calibrates(&layers[i]);
+    return needed;
+}
+
+// Takes every chunk through the stage `run` and adds the inputs of the stage `next`, which may be
+// the one behind `run` or the first of all. Either may be NO_STAGE.
+static nyb_status pass(walk *w, size_t block, size_t run, size_t next, nyb_err *err)
+{
+    const nyb_model *const model = w->job->model;
+    nyb_activations *const a = &w->activations;
+    nyb_stage_flow first = {0}, second = {0};
+    if (run != NO_STAGE)
+        first = nyb_stage_flow_of(model, block, run);
+    if (next != NO_STAGE)
+        second = nyb_stage_flow_of(model, block, next);
+    const nyb_activation_part in = {
+        .x = first.x_in || (second.input_x && !first.x_out),
+        .wide = run != NO_STAGE ? first.wide_in : second.wide_in,
+    };
+    const nyb_activation_part out = {.x = first.x_out, .wide = first.wide_out};
+
+    nyb_status status = NYB_OK;
+    if (next != NO_STAGE)
+        status = nyb_hessian_init(&w->hessian, nyb_stage_at(model, block, next).width, err);
+    for (size_t c = 0; status == NYB_OK && c < a->chunks; c++) {
+        status = nyb_activations_load(a, c, in, err);
+        if (status == NYB_OK && run != NO_STAGE)
+            nyb_stage_run(w->ctx, &w->weights, run, &a->batch);
+        if (status == NYB_OK && next != NO_STAGE)
+            status = accumulate(w, next, err);
+        if (status == NYB_OK)
+            status = nyb_activations_save(a, out, err);
+    }
+    return status;
+}
+
+static nyb_status round_stage(walk *w, size_t block, size_t stage_index, nyb_err *err)
+{
+    size_t count = 0;
+    const nyb_job_layer *const layers = nyb_job_block(w->job, block, &count);
+    const nyb_stage stage = nyb_stage_at(w->job->model, block, stage_index);
+    nyb_status status = NYB_OK;
     for (size_t i = stage.first; status == NYB_OK && i < stage.first + stage.count; i++) {
         if (!layers[i].settings.skip)
             status = round_layer(w, &layers[i], err);
@@ -184,20 +239,17 @@ static nyb_status round_stage(walk *w, const nyb_job_layer *layers, nyb_stage st
 
 static nyb_status round_stages(walk *w, size_t block, nyb_err *err)
 {
-    size_t count = 0;
-    const nyb_job_layer *const layers = nyb_job_block(w->job, block, &count);
     const size_t stages = nyb_stage_count(w->job->model, block);
     const bool last_block = block + 1 == nyb_block_count(w->job->model);
-
-    for (size_t s = 0; s < stages; s++) {
-        const nyb_stage stage = nyb_stage_at(w->job->model, block, s);
-        const nyb_status status = round_stage(w, layers, stage, s, err);
-        if (status != NYB_OK)
-            return status;
-        if (w->forward && !(last_block && s + 1 == stages)) // nobody reads the last output
-            nyb_stage_run(w->ctx, &w->weights, s, &w->batch);
+    nyb_status status = calibrates(w, block, 0) ? pass(w, block, NO_STAGE, 0, err) : NYB_OK;
+    for (size_t s = 0; status == NYB_OK && s < stages; s++) {
+        const bool last = s + 1 == stages;
+        status = round_stage(w, block, s, err);
+        if (status == NYB_OK && w->forward && !(last && last_block)) // nobody reads the last output
+            status =
+                pass(w, block, s, !last && calibrates(w, block, s + 1) ? s + 1 : NO_STAGE, err);
     }
-    return NYB_OK;
+    return status;
 }
 
 static nyb_status round_block(walk *w, size_t block, nyb_err *err)
@@ -217,24 +269,56 @@ static nyb_status round_block(walk *w, size_t block, nyb_err *err)
     return status == NYB_OK ? nyb_output_commit(w->out, line, err) : status;
 }
 
+// Takes every chunk through the block whose weights these are.
+static nyb_status run_block(walk *w, nyb_err *err)
+{
+    nyb_activations *const a = &w->activations;
+    nyb_status status = NYB_OK;
+    for (size_t c = 0; status == NYB_OK && c < a->chunks; c++) {
+        status = nyb_activations_load(a, c, (nyb_activation_part){.x = true}, err);
+        if (status == NYB_OK) {
+            nyb_block_run(w->ctx, &w->weights, &a->batch);
+            status = nyb_activations_save(a, (nyb_activation_part){.x = true}, err);
+        }
+    }
+    return status;
+}
+
+static nyb_status embed(walk *w, nyb_err *err)
+{
+    nyb_activations *const a = &w->activations;
+    const size_t step = a->chunk_samples * a->length;
+    nyb_status status = NYB_OK;
+    for (size_t c = 0; status == NYB_OK && c < a->chunks; c++) {
+        status = nyb_activations_load(a, c, (nyb_activation_part){0}, err);
+        if (status == NYB_OK)
+            status = nyb_embed(w->ctx, &a->batch, w->job->samples.ids + c * step, err);
+        if (status == NYB_OK)
+            status = nyb_activations_save(a, (nyb_activation_part){.x = true}, err);
+    }
+    const nyb_tensor *const table = nyb_model_embedding(w->job->model);
+    nyb_map_release(table->at, table->bytes);
+    return status;
+}
+
 // Runs the finished blocks with what was written of them.
 static nyb_status replay(walk *w, size_t blocks, nyb_err *err)
 {
     nyb_model *written = NULL;
-    nyb_block_weights weights = {0};
+    nyb_block_weights_clear(&w->weights); // there is room for those of one model
     nyb_status status = nyb_model_open(&written, w->out->partial, err);
     if (status == NYB_OK)
-        status = nyb_block_weights_init(&weights, written, err);
+        status = nyb_block_weights_init(&w->weights, written, err);
     for (size_t b = 0; status == NYB_OK && b < blocks; b++) {
-        status = nyb_block_weights_load(w->ctx, &weights, b, err);
-        for (size_t s = 0; status == NYB_OK && s < nyb_stage_count(written, b); s++)
-            nyb_stage_run(w->ctx, &weights, s, &w->batch);
+        status = nyb_block_weights_load(w->ctx, &w->weights, b, err);
+        if (status == NYB_OK)
+            status = run_block(w, err);
         nyb_step(w->ctx, &(nyb_progress){
                              .stage = "replay", .unit = "blocks", .done = b + 1, .total = blocks});
     }
-    nyb_block_weights_clear(&weights);
+    nyb_block_weights_clear(&w->weights);
     nyb_model_close(written);
-    return status;
+    return status == NYB_OK ? nyb_block_weights_init(&w->weights, w->job->model, err) : status;
 }
 
 static nyb_status run(walk *w, nyb_err *err)
@@ -245,7 +329,7 @@ static nyb_status run(walk *w, nyb_err *err)
     if (finished == blocks)
         return NYB_OK;
     if (w->forward)
-        status = nyb_embed(w->ctx, &w->batch, w->job->samples.ids, err);
+        status = embed(w, err);
     if (status == NYB_OK && w->forward && finished > 0)
         status = replay(w, finished, err);
     for (size_t i = 0; i < w->job->count; i++)
@@ -267,19 +351,20 @@ nyb_status nyb_walk(const nyb_context *ctx, const nyb_job *job, nyb_output *out,
 {
     walk w = {.ctx = ctx, .job = job, .out = out, .forward = job->calibrated};
     const size_t width = widest_input(job);
-    w.tile = nyb_alloc_raw(NYB_WALK_TILE * width, sizeof(float));
+    w.tile = nyb_alloc_raw(NYB_UNIT_TOKENS * width, sizeof(float));
     nyb_status status =
-        w.tile ? NYB_OK : nyb_no_memory(err, "inputs", NYB_WALK_TILE * width, sizeof(float));
+        w.tile ? NYB_OK : nyb_no_memory(err, "inputs", NYB_UNIT_TOKENS * width, sizeof(float));
     if (status == NYB_OK)
         status = nyb_block_weights_init(&w.weights, job->model, err);
     if (status == NYB_OK && w.forward)
-        status = nyb_batch_init_even(&w.batch, ctx, job->model, job->samples.count,
-                                     job->samples.length, err);
+        status = nyb_activations_open(&w.activations, ctx, job->model, job->samples.count,
+                                      job->samples.length, nyb_walk_memory(ctx, job).chunk_samples,
+                                      out->partial, err);
     if (status == NYB_OK)
         status = run(&w, err);
     nyb_gptq_factor_clear(&w.factor);
     nyb_hessian_clear(&w.hessian);
-    nyb_batch_clear(&w.batch);
+    nyb_activations_close(&w.activations);
     nyb_block_weights_clear(&w.weights);
     nyb_free(w.tile);
     return status;
@@ -296,12 +381,16 @@ nyb_walk_bytes nyb_walk_memory(const nyb_context *ctx, const nyb_job *job)
         largest = size > largest ? size : largest;
     }
     // The codes and their packed copy, the solver's working copy of a row tile for each thread.
-    bytes.other = 3 * largest + nyb_threads(ctx) * 4 * 64 * width;
-    bytes.other += NYB_WALK_TILE * width * sizeof(float) + s->count * s->length * 4;
-    if (job->calibrated) {
-        bytes.activations =
-            nyb_batch_bytes(ctx, job->model, s->count, s->count * s->length, s->length);
-        bytes.hessians = 2 * width * width * sizeof(float);
-    }
+    bytes.other = PROGRAM_BYTES + 3 * largest + nyb_threads(ctx) * 4 * 64 * width;
+    bytes.other += NYB_UNIT_TOKENS * width * sizeof(float) + s->count * s->length * 4;
+    if (!job->calibrated)
+        return bytes;
+    bytes.hessians = 2 * width * width * sizeof(float);
+    const size_t fixed = bytes.weights + bytes.hessians + bytes.other;
+    const size_t ceiling = ctx ? ctx->memory_bytes : 0;
+    const size_t room = ceiling > fixed ? ceiling - fixed : ceiling > 0 ? 1 : 0;
+    bytes.chunk_samples = nyb_activations_fit(ctx, job->model, s->count, s->length, room);
+    bytes.activations = nyb_activations_memory(ctx, job->model, bytes.chunk_samples, s->length);
+    bytes.spilled = nyb_activations_spill(job->model, bytes.chunk_samples, s->count, s->length);
     return bytes;
 }

@@ -2,12 +2,8 @@
 #ifndef NYB_CALIB_WALK_H_
 #define NYB_CALIB_WALK_H_
 
+#include "calib/activations.h"
 #include "calib/output.h"
-#include "model/forward.h"
-
-// Tokens whose inputs are gathered before they go into the Hessian: a multiple of
-// NYB_HESSIAN_CHUNK, so that the bits do not depend on it.
-enum { NYB_WALK_TILE = 2048 };
 
 // Solves every layer of `job`, block by block and stage by stage, puts it into `out`, and commits
 // each finished block. Blocks that out's journal has finished are run with their rounded weights
@@ -17,9 +13,12 @@ enum { NYB_WALK_TILE = 2048 };
 NYB_NODISCARD nyb_status nyb_walk(const nyb_context *ctx, const nyb_job *job, nyb_output *out,
                                   nyb_err *err);
 
-// Bytes that the walk holds at its peak, by what they are for.
+// Bytes that the walk holds at its peak, by what they are for. Activations get what the ceiling
+// of ctx leaves; the rest of them goes to disk.
 typedef struct nyb_walk_bytes {
     size_t activations, weights, hessians, other;
+    size_t chunk_samples; // samples whose activations are in memory together
+    size_t spilled;       // bytes on disk, 0: none
 } nyb_walk_bytes;
 
 nyb_walk_bytes nyb_walk_memory(const nyb_context *ctx, const nyb_job *job);

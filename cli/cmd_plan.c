@@ -16,6 +16,7 @@ static json_t *document_of(const nyb_call *call, const nyb_quantize_plan *p)
                   "weights", (json_int_t) p->weight_bytes, "hessians",
                   (json_int_t) p->hessian_bytes, "other", (json_int_t) p->other_bytes, "total",
                   (json_int_t) p->memory_bytes));
+    json_object_set_new(doc, "spill_bytes", json_integer((json_int_t) p->spill_bytes));
     json_object_set_new(doc, "disk_bytes", json_integer((json_int_t) p->disk_bytes));
     json_object_set_new(doc, "flops",
                         json_pack("{s:f, s:f, s:f, s:f}", "forward", p->forward_flops, "hessian",
@@ -45,6 +46,8 @@ static void print_plan(const nyb_quantize_plan *p)
     print_row("  other", p->other_bytes);
     print_row("  total", p->memory_bytes);
     print_row("Disk", p->disk_bytes);
+    if (p->spill_bytes > 0)
+        print_row("  for the run", p->spill_bytes);
     (void) printf("\nWork, in 10^12 operations\n");
     (void) printf("%-14s %12.3f\n", "  forward", p->forward_flops * 1e-12);
     (void) printf("%-14s %12.3f\n", "  Hessians", p->hessian_flops * 1e-12);
@@ -79,6 +82,7 @@ const nyb_command nyb_command_plan = {
     .options = nyb_quantizing_options,
     .options_size = sizeof(nyb_quantizing),
     .defaults = &nyb_quantizing_defaults,
+    .memory = true,
     .examples = (const nyb_example[]){{"nybble plan llama --calib text.txt -n 64 -l 512",
                                        "The same options as quantize; nothing is written."},
                                       {0}},

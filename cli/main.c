@@ -1,6 +1,7 @@
 // main.c - finds the command, reads its options, runs it, and turns the outcome into an exit
 // status.
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -120,9 +121,19 @@ static nyb_exit run_program(int argc, char **argv)
     return run_command(command, (size_t) argc - 2, argv + 2);
 }
 
+// Large buffers go back to the system as soon as they are freed. By default the C library keeps
+// more of them the larger they are, and a run's peak grows to several times what it uses.
+static void set_memory(void)
+{
+#ifdef M_MMAP_THRESHOLD
+    (void) mallopt(M_MMAP_THRESHOLD, 128 << 10);
+#endif
+}
+
 int main(int argc, char **argv)
 {
     restart_for_blas(argv);
+    set_memory();
     set_signals();
     return (int) close_output(run_program(argc, argv));
 }

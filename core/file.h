@@ -19,6 +19,9 @@ void nyb_map_close(nyb_map *map);
 void nyb_map_prefetch(const void *at, size_t bytes);
 void nyb_map_release(const void *at, size_t bytes);
 
+// Bytes of a mapping that are worked on before they are released, where all of a large one is read.
+enum { NYB_MAP_PIECE = 8 << 20 };
+
 // The whole file as text with a NUL behind it, in the arena.
 //
 // NYB_E_IO      as nyb_map_open().

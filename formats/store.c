@@ -337,8 +337,8 @@ static nyb_status unknown(const nyb_store *s, const char *name, nyb_err *err)
     return nyb_fail(err, NYB_E_ARG, "%s: no tensor '%s' was planned", s->folder, name);
 }
 
-nyb_status nyb_store_put(nyb_store *store, const char *name, const void *at, size_t bytes,
-                         nyb_err *err)
+static nyb_status put(nyb_store *store, const char *name, const void *at, size_t bytes, bool mapped,
+                      nyb_err *err)
 {
     item *const it = find(store, name);
     if (!it)
@@ -347,10 +347,29 @@ nyb_status nyb_store_put(nyb_store *store, const char *name, const void *at, siz
         return nyb_fail(err, NYB_E_SHAPE, "tensor '%s' has %zu bytes where %zu were planned", name,
                         bytes, it->tensor->bytes);
     const shard *const h = &store->shards[it->shard];
-    const nyb_status status = write_at(h->fd, at, bytes, it->offset, h->path, err);
+    nyb_status status = NYB_OK;
+    for (size_t i = 0; status == NYB_OK && i < bytes; i += NYB_MAP_PIECE) {
+        const size_t some = bytes - i < NYB_MAP_PIECE ? bytes - i : NYB_MAP_PIECE;
+        const unsigned char *const piece = (const unsigned char *) at + i;
+        status = write_at(h->fd, piece, some, it->offset + i, h->path, err);
+        if (mapped)
+            nyb_map_release(piece, some);
+    }
     if (status == NYB_OK)
         atomic_store(&it->put, true);
     return status;
+}
+
+nyb_status nyb_store_put(nyb_store *store, const char *name, const void *at, size_t bytes,
+                         nyb_err *err)
+{
+    return put(store, name, at, bytes, false, err);
+}
+
+nyb_status nyb_store_put_mapped(nyb_store *store, const char *name, const void *at, size_t bytes,
+                                nyb_err *err)
+{
+    return put(store, name, at, bytes, true, err);
 }
 
 nyb_status nyb_store_mark(nyb_store *store, const char *name, nyb_err *err)

@@ -50,6 +50,10 @@ NYB_NODISCARD nyb_status nyb_store_reopen(nyb_store **out, const char *folder,
 NYB_NODISCARD nyb_status nyb_store_put(nyb_store *store, const char *name, const void *at,
                                        size_t bytes, nyb_err *err);
 
+// As nyb_store_put() for bytes of a mapping, which are released from memory behind the copy.
+NYB_NODISCARD nyb_status nyb_store_put_mapped(nyb_store *store, const char *name, const void *at,
+                                              size_t bytes, nyb_err *err);
+
 // Counts a tensor as put by an earlier run. NYB_E_ARG: no tensor of this name.
 NYB_NODISCARD nyb_status nyb_store_mark(nyb_store *store, const char *name, nyb_err *err);
 

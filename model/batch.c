@@ -1,3 +1,4 @@
+#include <assert.h>
 #include <string.h>
 
 #include "core/memory.h"
@@ -128,6 +129,8 @@ static nyb_status init(nyb_batch *out, const nyb_context *ctx, const nyb_model *
     out->memory = memory;
     memcpy(out->starts, starts, (s->samples + 1) * sizeof(*starts));
     fill_spans(out);
+    out->sample_room = s->samples;
+    out->span_room = out->span_count;
     fill_rope(ctx, out, s->positions);
     return NYB_OK;
 }
@@ -190,6 +193,17 @@ nyb_status nyb_batch_init_cached(nyb_batch *out, const nyb_context *ctx, const n
     if (status == NYB_OK)
         out->cache = cache;
     return status;
+}
+
+void nyb_batch_use(nyb_batch *batch, size_t samples)
+{
+    assert(samples > 0 && samples <= batch->sample_room);
+    batch->samples = samples;
+    batch->tokens = batch->starts[samples];
+    batch->span_count = 0;
+    while (batch->span_count < batch->span_room &&
+           batch->spans[batch->span_count].start < batch->tokens)
+        batch->span_count++;
 }
 
 void nyb_batch_clear(nyb_batch *batch)

@@ -218,6 +218,20 @@ void nyb_stage_run(const nyb_context *ctx, const nyb_block_weights *weights, siz
         nyb_attention_run(ctx, weights->index, batch);
 }
 
+nyb_stage_flow nyb_stage_flow_of(const nyb_model *model, size_t block, size_t stage)
+{
+    const nyb_arch *const arch = nyb_model_config_of(model)->arch;
+    const nyb_arch_stage *const part = &arch->stages[stage];
+    const bool residual = part->then == NYB_THEN_RESIDUAL;
+    return (nyb_stage_flow){
+        .x_in = part->norm || residual,
+        .x_out = residual,
+        .wide_in = part->norm ? 0 : nyb_stage_at(model, block, stage).width,
+        .wide_out = residual ? 0 : nyb_stage_at(model, block, stage + 1).width,
+        .input_x = part->norm != NULL,
+    };
+}
+
 void nyb_block_run(const nyb_context *ctx, const nyb_block_weights *weights, nyb_batch *batch)
 {
     for (size_t s = 0; s < nyb_stage_count(batch->model, weights->index); s++)

@@ -44,15 +44,16 @@ void nyb_cache_clear(nyb_cache *cache); // zeroed is fine
 // 4 * tokens * (hidden + wide.stride) bytes.
 typedef struct nyb_batch {
     const nyb_model *model;
-    size_t samples, tokens;
-    size_t *starts;     // [samples + 1] sample i is tokens [starts[i], starts[i + 1])
-    uint32_t *position; // [tokens] of each token in its sample
-    nyb_span *spans;    // of all samples
+    size_t samples, tokens; // at hand: the first of those that there is room for
+    size_t *starts;         // [samples + 1] sample i is tokens [starts[i], starts[i + 1])
+    uint32_t *position;     // [tokens] of each token in its sample
+    nyb_span *spans;        // of all samples
     size_t span_count;
-    nyb_mat x;                    // [tokens, hidden] the residual stream
-    nyb_mat wide;                 // [tokens, *] outputs of the last stage that did not go into x
-    float *rope;                  // [*, head_dim] half cosines, half sines, of each position
-    nyb_mat narrow_in, narrow_up; // for batches of few tokens: a stage's input and side output
+    size_t sample_room, span_room; // what it was made for
+    nyb_mat x;                     // [tokens, hidden] the residual stream
+    nyb_mat wide;                  // [tokens, *] outputs of the last stage that did not go into x
+    float *rope;                   // [*, head_dim] half cosines, half sines, of each position
+    nyb_mat narrow_in, narrow_up;  // for batches of few tokens: a stage's input and side output
     unsigned workers;
     nyb_mat scratch;  // [workers, *]
     nyb_cache *cache; // NULL: none. Positions start at cache->used
@@ -87,6 +88,9 @@ NYB_NODISCARD nyb_status nyb_batch_init_cached(nyb_batch *out, const nyb_context
                                                nyb_cache *cache, nyb_err *err);
 void nyb_batch_clear(nyb_batch *batch); // zeroed is fine
 
+// Lets every later call see the first `samples` only, of all that the batch was made for.
+void nyb_batch_use(nyb_batch *batch, size_t samples);
+
 // x = the embeddings of ids [tokens].
 //
 // NYB_E_ARG      an id is outside the vocabulary: err has its position and value.
@@ -103,6 +107,16 @@ void nyb_stage_input(const nyb_batch *batch, const nyb_block_weights *weights, s
 // stage's input, for all tokens. After a block's last stage x is the block's output.
 void nyb_stage_run(const nyb_context *ctx, const nyb_block_weights *weights, size_t stage,
                    nyb_batch *batch);
+
+// What a stage reads and leaves of a batch, for callers that keep it somewhere else in between.
+typedef struct nyb_stage_flow {
+    bool x_in, x_out; // the residual stream is read, is changed
+    size_t wide_in;   // columns of batch->wide that are read
+    size_t wide_out;  // columns that the next stage reads
+    bool input_x;     // nyb_stage_input() reads x, else wide_in columns of batch->wide
+} nyb_stage_flow;
+
+nyb_stage_flow nyb_stage_flow_of(const nyb_model *model, size_t block, size_t stage);
 
 // All stages of the block whose weights these are.
 void nyb_block_run(const nyb_context *ctx, const nyb_block_weights *weights, nyb_batch *batch);

@@ -1,6 +1,7 @@
 #include <assert.h>
 
 #include "core/dtype.h"
+#include "core/file.h"
 #include "core/memory.h"
 #include "core/threads.h"
 #include "kernels/vector.h"
@@ -109,6 +110,8 @@ static void load_linear(void *arg, size_t i, unsigned worker)
     const nyb_linear *const linear = nyb_linear_at(w->model, l->block, i);
     (void) worker;
     l->status[i] = read_matrix(w->weights[i], w->model, linear, &l->err[i]);
+    if (linear->weight) // the copy is what is worked with from here on
+        nyb_map_release(linear->weight->at, linear->weight->bytes);
     if (l->status[i] == NYB_OK && linear->bias)
         l->status[i] = nyb_tensor_widen(linear->bias, 0, nyb_mat_of(w->biases[i], 1, linear->rows),
                                         &l->err[i]);

@@ -82,7 +82,9 @@ typedef struct nyb_quantize_result {
 // and found equal, bit for bit, to what was solved. A run that is interrupted leaves OUT.partial
 // behind, from which `resume` goes on: finished blocks are kept, and the result has the same
 // bytes as that of a run without interruption. Holds, at any time, one block's weights in f32,
-// one Hessian and its factor, and the calibration tokens' activations.
+// one Hessian and its factor, and the calibration tokens' activations; what ctx->memory_bytes has
+// no room for of the latter lies in a nameless file in OUT.partial. The bytes do not depend on
+// that.
 //
 // NYB_E_ARG          a setting is outside its range, or calibration data is needed and missing.
 // NYB_E_EXISTS       out is there (see force), or OUT.partial is (see resume and force).
@@ -92,7 +94,7 @@ typedef struct nyb_quantize_result {
 // NYB_E_NUMERIC      a weight or an activation is NaN or infinite.
 // NYB_E_NOT_PD       a Hessian could not be factored at any allowed damping.
 // NYB_E_VERIFY       what was read back differs from what was solved.
-// NYB_E_NOMEM        memory ran out, or the plan exceeds ctx->memory_bytes.
+// NYB_E_NOMEM        memory ran out, or ctx->memory_bytes is less than the least the run needs.
 // On an error nothing is at `out`; OUT.partial stays only if it has finished blocks in it.
 NYB_API NYB_NODISCARD nyb_status nyb_quantize(const nyb_context *ctx,
                                               const nyb_quantize_params *params,
@@ -103,7 +105,8 @@ typedef struct nyb_quantize_plan {
     size_t layers, blocks;
     size_t samples, sequence_length, tokens;
     size_t activation_bytes, weight_bytes, hessian_bytes, other_bytes, memory_bytes; // at the peak
-    size_t disk_bytes; // of the output
+    size_t spill_bytes; // of activations that the ceiling sends to disk while the run lasts
+    size_t disk_bytes;  // of the output
     double forward_flops, hessian_flops, factor_flops, solve_flops;
     double gemm_flops_per_second; // measured on this machine for a moment
     double seconds;               // estimate from the above

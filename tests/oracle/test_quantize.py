@@ -9,6 +9,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -207,6 +208,30 @@ def test_resume_refuses_another_run(program, nybble, stories, text, tmp_path):
     again = json.loads(nybble(*run[1:], "--resume", "--json").stdout)  # complete: nothing to do
     for key in ["layers", "samples", "tokens", "bits_per_weight", "bytes_in", "bytes_out", "loss"]:
         assert again[key] == pytest.approx(first[key], rel=1e-6), key
+
+
+def run_measured(program, *words):
+    """The peak of resident memory in bytes, as the system counts it."""
+    code = ("import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True);"
+            "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)")
+    done = subprocess.run([sys.executable, "-c", code, program, *map(str, words)],
+                          capture_output=True, text=True, check=True)
+    return int(done.stdout.splitlines()[-1])
+
+
+def test_memory_ceiling_is_kept(program, nybble, stories, text, tmp_path):
+    run = ["quantize", stories, "-g", -1, "--calib", text, "-n", 128, "-l", 256]
+    free = run_measured(program, *run, "-o", tmp_path / "free")
+    ceiling = 48 << 20
+    plan = json.loads(nybble("plan", *run[1:], "--memory", ceiling, "--json").stdout)
+    assert plan["spill_bytes"] > 0 and plan["memory"]["total"] <= ceiling
+    kept = run_measured(program, *run, "-o", tmp_path / "kept", "--memory", ceiling)
+    print(f"peak without a ceiling {free >> 20} MiB, with one of {ceiling >> 20}: {kept >> 20} MiB")
+    assert kept <= ceiling
+    assert sums(tmp_path / "kept") == sums(tmp_path / "free")
+    done = nybble(*run, "-o", tmp_path / "less", "--memory", "8M", ok=False)
+    assert done.returncode == 1 and "raise --memory" in done.stderr
+    assert not (tmp_path / "less").exists()
 
 
 def poison(name, value):
