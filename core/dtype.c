@@ -13,13 +13,40 @@ static const struct {
     [NYB_I64] = {"I64", 8}, [NYB_U64] = {"U64", 8},         [NYB_BOOL] = {"BOOL", 1},
 };
 
+static const struct {
+    const char *name;
+    nyb_block_size size;
+} blocks[NYB_DTYPE_END - NYB_DTYPE_COUNT] = {
+    [NYB_Q4_0 - NYB_DTYPE_COUNT] = {"Q4_0", {32, 18}},
+    [NYB_Q4_1 - NYB_DTYPE_COUNT] = {"Q4_1", {32, 20}},
+    [NYB_Q5_0 - NYB_DTYPE_COUNT] = {"Q5_0", {32, 22}},
+    [NYB_Q5_1 - NYB_DTYPE_COUNT] = {"Q5_1", {32, 24}},
+    [NYB_Q8_0 - NYB_DTYPE_COUNT] = {"Q8_0", {32, 34}},
+    [NYB_Q2_K - NYB_DTYPE_COUNT] = {"Q2_K", {256, 84}},
+    [NYB_Q3_K - NYB_DTYPE_COUNT] = {"Q3_K", {256, 110}},
+    [NYB_Q4_K - NYB_DTYPE_COUNT] = {"Q4_K", {256, 144}},
+    [NYB_Q5_K - NYB_DTYPE_COUNT] = {"Q5_K", {256, 176}},
+    [NYB_Q6_K - NYB_DTYPE_COUNT] = {"Q6_K", {256, 210}},
+    [NYB_IQ4_NL - NYB_DTYPE_COUNT] = {"IQ4_NL", {32, 18}},
+    [NYB_MXFP4 - NYB_DTYPE_COUNT] = {"MXFP4", {32, 17}},
+};
+
 size_t nyb_dtype_bytes(nyb_dtype dtype)
 {
     return (unsigned) dtype < NYB_DTYPE_COUNT ? dtypes[dtype].bytes : 0;
 }
 
+nyb_block_size nyb_dtype_block(nyb_dtype dtype)
+{
+    if (nyb_dtype_is_block(dtype))
+        return blocks[dtype - NYB_DTYPE_COUNT].size;
+    return (nyb_block_size){1, nyb_dtype_bytes(dtype)};
+}
+
 const char *nyb_dtype_name(nyb_dtype dtype)
 {
+    if (nyb_dtype_is_block(dtype))
+        return blocks[dtype - NYB_DTYPE_COUNT].name;
     return (unsigned) dtype < NYB_DTYPE_COUNT ? dtypes[dtype].name : "?";
 }
 

@@ -16,10 +16,12 @@ typedef struct reading {
 
 bool nyb_tensor_size(nyb_dtype dtype, unsigned rank, const size_t *shape, size_t *bytes)
 {
-    size_t size = nyb_dtype_bytes(dtype);
-    bool fits = size > 0;
+    const nyb_block_size block = nyb_dtype_block(dtype);
+    const size_t last = rank > 0 ? shape[rank - 1] : 1;
+    size_t size = block.bytes;
+    bool fits = size > 0 && last % block.values == 0;
     for (unsigned i = 0; i < rank && fits; i++)
-        fits = nyb_mul_size(size, shape[i], &size);
+        fits = nyb_mul_size(size, i + 1 < rank ? shape[i] : last / block.values, &size);
     if (fits)
         *bytes = size;
     return fits;

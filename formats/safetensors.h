@@ -42,7 +42,8 @@ NYB_NODISCARD nyb_status nyb_safetensors_parse(nyb_safetensors *out, const void 
 // A zeroed file is fine.
 void nyb_safetensors_close(nyb_safetensors *file);
 
-// Bytes of a tensor of this dtype and shape; false when the product overflows.
+// Bytes of a tensor of this dtype and shape; false when the product overflows, or when rows of a
+// block type are not whole blocks.
 bool nyb_tensor_size(nyb_dtype dtype, unsigned rank, const size_t *shape, size_t *bytes);
 
 // Describes a tensor that is still to be written: at is NULL, bytes follows from the shape.

@@ -26,7 +26,22 @@ typedef enum nyb_dtype {
     NYB_I64,
     NYB_U64,
     NYB_BOOL,
-    NYB_DTYPE_COUNT
+    NYB_DTYPE_COUNT, // of the types above, which have whole elements
+
+    // ggml's block types: a fixed number of values along a row share scales and lie together.
+    NYB_Q4_0 = NYB_DTYPE_COUNT,
+    NYB_Q4_1,
+    NYB_Q5_0,
+    NYB_Q5_1,
+    NYB_Q8_0,
+    NYB_Q2_K,
+    NYB_Q3_K,
+    NYB_Q4_K,
+    NYB_Q5_K,
+    NYB_Q6_K,
+    NYB_IQ4_NL,
+    NYB_MXFP4,
+    NYB_DTYPE_END // of all types
 } nyb_dtype;
 
 // Row-major f32 view: element (i, j) is at[i * stride + j].
@@ -44,6 +59,9 @@ typedef struct nyb_tensor {
     size_t shape[NYB_MAX_RANK];
     const void *at; // may be misaligned for its dtype: read fields with memcpy
     size_t bytes;
+    // Not 0: the rows of every run of this many (a head of q or k in a GGUF file) lie in pairs.
+    // Row i of the run's first half is stored as row 2 i, row i of its second as row 2 i + 1.
+    size_t paired_rows;
 } nyb_tensor;
 
 static inline float *nyb_row(nyb_mat m, size_t row)
@@ -63,10 +81,22 @@ static inline nyb_mat nyb_block(nyb_mat m, size_t r0, size_t r1, size_t c0, size
         .at = m.at + r0 * m.stride + c0, .rows = r1 - r0, .cols = c1 - c0, .stride = m.stride};
 }
 
-// Bytes of one element; every type here has whole bytes.
+// Bytes of one element; 0 for a block type.
 NYB_API size_t nyb_dtype_bytes(nyb_dtype dtype);
 
-// safetensors' spelling ("F32", "BF16", "F8_E4M3", ...). Never NULL.
+// Values and bytes of one block: 1 and the element's bytes for types that are not block types.
+typedef struct nyb_block_size {
+    size_t values, bytes;
+} nyb_block_size;
+NYB_API nyb_block_size nyb_dtype_block(nyb_dtype dtype);
+
+static inline bool nyb_dtype_is_block(nyb_dtype dtype)
+{
+    return dtype >= NYB_DTYPE_COUNT && dtype < NYB_DTYPE_END;
+}
+
+// safetensors' spelling ("F32", "BF16", "F8_E4M3", ...), ggml's for block types ("Q4_0"). Never
+// NULL.
 NYB_API const char *nyb_dtype_name(nyb_dtype dtype);
 
 // Looks up safetensors' spelling. Returns false, and leaves *out alone, for any other word.
