@@ -9,6 +9,17 @@ static nyb_status find_layout(nyb_job *job, nyb_err *err)
     return job->layout ? NYB_OK : nyb_fail(err, NYB_E_ARG, "unknown format '%s'", name);
 }
 
+// Folders are written from folders: of their files, most are copied.
+static nyb_status check_source(const nyb_job *job, nyb_err *err)
+{
+    if (!nyb_checkpoint_gguf(nyb_model_checkpoint(job->model)))
+        return NYB_OK;
+    return nyb_fail(err, NYB_E_UNSUPPORTED,
+                    "%s: a GGUF file cannot be quantised into a folder of format '%s'; quantise "
+                    "the Hugging Face folder that it was made of",
+                    nyb_model_folder(job->model), job->layout->name);
+}
+
 static nyb_status check_layer(const nyb_job *job, const nyb_job_layer *layer, nyb_err *err)
 {
     const nyb_linear *const l = layer->linear;
@@ -103,6 +114,8 @@ nyb_status nyb_job_open(const nyb_context *ctx, nyb_job *out, const nyb_quantize
         status = nyb_recipe_open(&out->recipe, params, err);
     if (status == NYB_OK)
         status = nyb_model_open(&out->model, params->model, err);
+    if (status == NYB_OK)
+        status = check_source(out, err);
     if (status == NYB_OK)
         status = settle_layers(out, err);
     if (status == NYB_OK)

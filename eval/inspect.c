@@ -14,6 +14,7 @@
 #include "formats/quantization.h"
 #include "formats/safetensors.h"
 #include "model/config.h"
+#include "model/gguf_config.h"
 
 typedef struct inspection_owner {
     nyb_arena arena;
@@ -75,10 +76,9 @@ static nyb_status list_files(const looking *l)
 
 static nyb_status list_dtypes(const looking *l)
 {
-    nyb_inspect_dtype all[NYB_DTYPE_COUNT] = {0};
+    nyb_inspect_dtype all[NYB_DTYPE_END] = {0};
     size_t count = 0;
-    nyb_inspect_dtype *const kept =
-        nyb_arena_alloc(&l->owner->arena, NYB_DTYPE_COUNT, sizeof(*kept));
+    nyb_inspect_dtype *const kept = nyb_arena_alloc(&l->owner->arena, NYB_DTYPE_END, sizeof(*kept));
     if (!kept)
         return out_of_memory(l);
     for (size_t i = 0; i < l->in->tensor_count; i++) {
@@ -86,7 +86,7 @@ static nyb_status list_dtypes(const looking *l)
         d->tensors++;
         d->bytes += l->in->tensors[i]->bytes;
     }
-    for (size_t i = 0; i < NYB_DTYPE_COUNT; i++) {
+    for (size_t i = 0; i < NYB_DTYPE_END; i++) {
         all[i].dtype = (nyb_dtype) i;
         if (all[i].tensors)
             kept[count++] = all[i];
@@ -128,10 +128,34 @@ static nyb_status read_model(const looking *l, const char *folder)
     return l->in->model_fault ? NYB_OK : out_of_memory(l);
 }
 
+// The configuration inside a GGUF file.
+static nyb_status read_gguf(const looking *l, const nyb_gguf *file)
+{
+    nyb_model_config config;
+    nyb_gguf_text arch = {"unknown", 7};
+    nyb_err fault;
+    json_t *doc = NULL;
+    nyb_status status = nyb_gguf_string(file, "general.architecture", &arch, l->err);
+    if (status != NYB_OK)
+        return status;
+    l->in->gguf = true;
+    l->in->model_type = nyb_arena_text(&l->owner->arena, arch.at, arch.length);
+    status = nyb_gguf_config(&doc, file, &fault);
+    if (status == NYB_OK)
+        status = nyb_model_config_read(&config, doc, file->path, &fault);
+    json_decref(doc);
+    if (status != NYB_OK)
+        l->in->model_fault = nyb_arena_text(&l->owner->arena, fault.text, strlen(fault.text));
+    return l->in->model_type && (status == NYB_OK || l->in->model_fault) ? NYB_OK
+                                                                         : out_of_memory(l);
+}
+
 // The configuration of the folder, or of the folder that the file lies in.
 static nyb_status read_config(const looking *l, const char *model)
 {
     nyb_err fault;
+    if (nyb_checkpoint_gguf(l->owner->file))
+        return read_gguf(l, nyb_checkpoint_gguf(l->owner->file));
     const char *const slash = strrchr(model, '/');
     const char *const folder =
         nyb_path_is_folder(model) ? model
@@ -397,8 +421,9 @@ static void sum_up(nyb_inspection *in)
         packed_bytes += (double) layer->bytes;
     }
     for (size_t i = 0; i < in->tensor_count; i++) {
+        const nyb_block_size block = nyb_dtype_block(in->tensors[i]->dtype);
         if (!is_packing(in->tensors[i]->name))
-            plain += (double) (in->tensors[i]->bytes / nyb_dtype_bytes(in->tensors[i]->dtype));
+            plain += (double) (in->tensors[i]->bytes / block.bytes * block.values);
     }
     // Damaged files can claim any shape: the sums stay within what a size holds.
     in->parameters = plain + packed < 0x1p63 ? (size_t) (plain + packed) : 0;

@@ -263,6 +263,13 @@ static void judge_whole(nyb_inspect_reader *out, const nyb_inspection *in)
                                               : in->first_fault;
     if (own)
         add_reason(&out[NYBBLE], NYB_LOADS_NOT, own);
+    if (in->gguf) {
+        add_reason(&out[VLLM], NYB_LOADS_NOT, "reads folders of safetensors");
+        add_reason(&out[TRANSFORMERS], NYB_LOADS_IF, "with gguf_file=, as float weights");
+        add_reason(&out[GPTQMODEL], NYB_LOADS_NOT, "reads folders of safetensors");
+        add_reason(&out[LLAMA_CPP], NYB_LOADS_NOT, "it is converted already: llama.cpp reads it");
+        return;
+    }
     if (in->fault) {
         for (size_t r = NYBBLE + 1; r < READERS; r++)
             add_reason(&out[r], NYB_LOADS_IF, "unknown: nybble does not read this quantization");

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/gguf_names.h"
 #include "formats/safetensors.h"
 
 // A tensor and the number of its file; the tensor comes first, so that a pointer to it finds
@@ -19,6 +20,7 @@ struct nyb_checkpoint {
     const char *path;
     nyb_safetensors *files;
     size_t file_count; // opened
+    nyb_gguf gguf;     // in the files' place; its path is NULL when it is not open
     entry *entries;    // by name
     size_t count;
 };
@@ -59,6 +61,9 @@ static nyb_status refuse(const char *path, const char *kind, nyb_err *err)
                         "transformers: AutoModelForCausalLM.from_pretrained(folder)"
                         ".save_pretrained(out)",
                         path, kind);
+    if (strstr(kind, "GGUF"))
+        return nyb_fail(err, NYB_E_UNSUPPORTED, "%s: a GGUF file: name it instead of its folder",
+                        path);
     return nyb_fail(err, NYB_E_UNSUPPORTED, "%s: %s, not a Hugging Face folder of safetensors",
                     path, kind);
 }
@@ -324,6 +329,30 @@ static nyb_status gather(nyb_checkpoint *c, nyb_err *err)
     return NYB_OK;
 }
 
+static nyb_status open_gguf(nyb_checkpoint *c, nyb_err *err)
+{
+    nyb_tensor *tensors = NULL;
+    size_t count = 0;
+    nyb_status status = nyb_gguf_open(&c->gguf, c->path, err);
+    if (status == NYB_OK)
+        status = nyb_gguf_as_folder(&c->gguf, &tensors, &count, err);
+    if (status != NYB_OK)
+        return status;
+    c->entries = nyb_arena_alloc(&c->arena, count, sizeof(*c->entries));
+    if (!c->entries)
+        return nyb_no_memory(err, c->path, count, sizeof(*c->entries));
+    for (; c->count < count; c->count++)
+        c->entries[c->count] = (entry){.tensor = tensors[c->count]};
+    if (count > 1)
+        qsort(c->entries, count, sizeof(*c->entries), by_name);
+    for (size_t i = 1; i < count; i++) {
+        if (strcmp(c->entries[i - 1].tensor.name, c->entries[i].tensor.name) == 0)
+            return nyb_fail(err, NYB_E_FORMAT, "%s: two tensors are '%s'", c->path,
+                            c->entries[i].tensor.name);
+    }
+    return NYB_OK;
+}
+
 static nyb_status open_path(nyb_checkpoint *c, const char *path, nyb_err *err)
 {
     c->path = nyb_arena_text(&c->arena, path, strlen(path));
@@ -331,6 +360,8 @@ static nyb_status open_path(nyb_checkpoint *c, const char *path, nyb_err *err)
         return nyb_no_memory(err, path, strlen(path), 1);
 
     nyb_status status = NYB_OK;
+    if (nyb_gguf_named(path))
+        return open_gguf(c, err);
     if (nyb_path_is_folder(path))
         status = open_folder(c, err);
     else if (nyb_path_exists(path) && stranger_text(path))
@@ -360,8 +391,14 @@ void nyb_checkpoint_close(nyb_checkpoint *c)
         return;
     for (size_t i = 0; i < c->file_count; i++)
         nyb_safetensors_close(&c->files[i]);
+    nyb_gguf_close(&c->gguf);
     nyb_arena_clear(&c->arena);
     nyb_free(c);
+}
+
+const nyb_gguf *nyb_checkpoint_gguf(const nyb_checkpoint *c)
+{
+    return c->gguf.path ? &c->gguf : NULL;
 }
 
 const char *nyb_checkpoint_path(const nyb_checkpoint *c)
@@ -404,21 +441,24 @@ nyb_status nyb_checkpoint_get(const nyb_tensor **out, const nyb_checkpoint *c, c
 
 const char *nyb_checkpoint_file_of(const nyb_checkpoint *c, const nyb_tensor *tensor)
 {
+    if (c->gguf.path)
+        return c->gguf.path;
     return c->files[((const entry *) (const void *) tensor)->file].path;
 }
 
 size_t nyb_checkpoint_files(const nyb_checkpoint *c)
 {
-    return c->file_count;
+    return c->gguf.path ? 1 : c->file_count;
 }
 
 const char *nyb_checkpoint_file(const nyb_checkpoint *c, size_t index)
 {
-    return c->files[index].path;
+    return c->gguf.path ? c->gguf.path : c->files[index].path;
 }
 
 const void *nyb_checkpoint_file_bytes(const nyb_checkpoint *c, size_t index, size_t *bytes)
 {
-    *bytes = c->files[index].map.bytes;
-    return c->files[index].map.at;
+    const nyb_map *const map = c->gguf.path ? &c->gguf.map : &c->files[index].map;
+    *bytes = map->bytes;
+    return map->at;
 }

@@ -1,14 +1,16 @@
 // checkpoint.h - the tensors of a Hugging Face folder (model.safetensors, or shards with
-// model.safetensors.index.json), mapped read-only and never copied.
+// model.safetensors.index.json) or of a GGUF file under the names that a folder has, mapped
+// read-only and never copied.
 #ifndef NYB_FORMATS_CHECKPOINT_H_
 #define NYB_FORMATS_CHECKPOINT_H_
 
+#include "formats/gguf.h"
 #include "nybble/tensor.h"
 
 typedef struct nyb_checkpoint nyb_checkpoint;
 
-// Opens a folder, or one *.safetensors file, and checks every file in it as
-// nyb_safetensors_open() does. With an index, the index and the shards have to list the same
+// Opens a folder, or one *.safetensors or GGUF file, and checks every file in it as
+// nyb_safetensors_open() and nyb_gguf_open() do. With an index, the index and the shards have to list the same
 // tensors, each once, and shards are names inside the folder.
 //
 // NYB_E_IO           the folder or a file is missing or unreadable.
@@ -21,6 +23,9 @@ NYB_NODISCARD nyb_status nyb_checkpoint_open(nyb_checkpoint **out, const char *p
 
 // Ends every tensor's life. NULL is fine.
 void nyb_checkpoint_close(nyb_checkpoint *c);
+
+// The GGUF file that was opened; NULL for a folder or a safetensors file.
+const nyb_gguf *nyb_checkpoint_gguf(const nyb_checkpoint *c);
 
 // The path as it was opened.
 const char *nyb_checkpoint_path(const nyb_checkpoint *c);

@@ -7,6 +7,7 @@
 #include "core/file.h"
 #include "core/memory.h"
 #include "model/binding.h"
+#include "model/gguf_config.h"
 
 struct nyb_model {
     nyb_arena arena; // everything that has no owner of its own
@@ -48,7 +49,7 @@ static nyb_status bind_tensor(const nyb_tensor **out, nyb_model *m, const char *
         return nyb_fail(
             err, NYB_E_FORMAT, "%s: tensor '%s' has shape %s], config.json makes it %s]", file,
             name, shape_text(&m->arena, t->rank, t->shape), shape_text(&m->arena, rank, want));
-    if (!nyb_dtype_is_float(t->dtype))
+    if (!nyb_dtype_is_float(t->dtype) && !nyb_dtype_is_block(t->dtype))
         return nyb_fail(err, NYB_E_UNSUPPORTED,
                         "%s: tensor '%s' is %s, supported are F32, F16 and BF16", file, name,
                         nyb_dtype_name(t->dtype));
@@ -225,16 +226,32 @@ static nyb_status check_leftovers(const nyb_model *m, nyb_err *err)
     return NYB_OK;
 }
 
+static nyb_status open_gguf(nyb_model *m, nyb_err *err)
+{
+    json_t *config = NULL;
+    nyb_status status = nyb_checkpoint_open(&m->checkpoint, m->folder, err);
+    if (status == NYB_OK)
+        status = nyb_gguf_config(&config, nyb_checkpoint_gguf(m->checkpoint), err);
+    if (status == NYB_OK)
+        status = nyb_model_config_read(&m->config, config, m->folder, err);
+    json_decref(config);
+    if (status == NYB_OK)
+        status = bind_all(m, err);
+    return status == NYB_OK ? check_leftovers(m, err) : status;
+}
+
 static nyb_status open_all(nyb_model *m, const char *folder, nyb_err *err)
 {
     m->folder = nyb_arena_text(&m->arena, folder, strlen(folder));
     if (!m->folder)
         return nyb_no_memory(err, "a path", strlen(folder), 1);
-    if (!nyb_path_is_folder(folder))
+    if (!nyb_path_is_folder(folder) && !nyb_gguf_named(folder))
         return nyb_fail(err, NYB_E_IO,
-                        "%s: not a folder; a model is a folder with config.json and safetensors "
-                        "files",
+                        "%s: not a model, which is a folder with config.json and safetensors "
+                        "files, or a GGUF file",
                         folder);
+    if (!nyb_path_is_folder(folder))
+        return open_gguf(m, err);
     nyb_status status = nyb_model_config_load(&m->config, folder, err);
     if (status == NYB_OK)
         status = nyb_checkpoint_open(&m->checkpoint, folder, err);

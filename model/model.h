@@ -12,7 +12,7 @@
 typedef struct nyb_linear {
     const char *module;       // "model.layers.3.self_attn.q_proj"
     size_t rows, cols;        // out_features, in_features
-    const nyb_tensor *weight; // [rows, cols] f32, f16 or bf16, mapped; NULL: quantised
+    const nyb_tensor *weight; // [rows, cols] of a float or block type, mapped; NULL: quantised
     const nyb_tensor *bias;   // [rows] likewise; NULL: none
     bool quantized;
 } nyb_linear;
@@ -25,8 +25,8 @@ typedef struct nyb_stage {
 
 typedef struct nyb_model nyb_model;
 
-// Opens a Hugging Face folder: config.json, the checkpoint, and the quantization settings if it
-// has any. Nothing is copied; the tensors stay mapped until nyb_model_close().
+// Opens a Hugging Face folder (config.json, the checkpoint, and the quantization settings if it
+// has any) or a GGUF file. Nothing is copied; the tensors stay mapped until nyb_model_close().
 //
 // NYB_E_FORMAT  a tensor is missing, or has the wrong shape: err names it, both shapes, the file.
 // NYB_E_UNSUPPORTED  the configuration, or a tensor's type.
@@ -80,7 +80,7 @@ NYB_NODISCARD nyb_status nyb_block_weights_load(const nyb_context *ctx, nyb_bloc
                                                 size_t index, nyb_err *err);
 
 // Widens rows [row0, row0 + out.rows) of a mapped [*, out.cols] (or, for rank 1, [out.cols])
-// tensor of f32, f16 or bf16.
+// tensor of f32, f16, bf16 or a block type.
 //
 // NYB_E_NUMERIC  a NaN or an infinity; err names the tensor and the position.
 NYB_NODISCARD nyb_status nyb_tensor_widen(const nyb_tensor *tensor, size_t row0, nyb_mat out,

@@ -1,6 +1,7 @@
 #include "model/tokenizer_private.h"
 
 #include "core/file.h"
+#include "formats/gguf.h"
 #include "model/unicode.h"
 
 enum { TEXT_LIMIT = 1 << 30 };
@@ -74,8 +75,10 @@ nyb_status nyb_tokenizer_open(nyb_tokenizer **out, const char *folder,
         return nyb_no_memory(err, "a tokenizer", 1, sizeof(*t));
 
     t->bos = t->eos = t->unk = t->pad = -1;
-    nyb_status status = nyb_tokenizer_config_open(&config, folder, err);
-    if (status == NYB_OK)
+    const bool is_file = nyb_gguf_named(folder);
+    nyb_status status = is_file ? nyb_tokenizer_load_gguf(t, folder, err)
+                                : nyb_tokenizer_config_open(&config, folder, err);
+    if (status == NYB_OK && !is_file)
         status = load(t, folder, &config, used.spm_rules, err);
     nyb_tokenizer_config_close(&config);
     if (status == NYB_OK)

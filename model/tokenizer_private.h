@@ -8,6 +8,7 @@
 #include "model/normalizer.h"
 #include "model/postprocessor.h"
 #include "model/pretokenizer.h"
+#include "model/spm_model.h"
 #include "model/token_decoder.h"
 #include "model/unigram.h"
 #include "model/wordpiece.h"
@@ -59,6 +60,14 @@ NYB_NODISCARD nyb_status nyb_tokenizer_load_wordpiece(nyb_tokenizer *t, const js
                                                       const char *name, nyb_err *err);
 NYB_NODISCARD nyb_status nyb_tokenizer_load_unigram(nyb_tokenizer *t, const json_t *model,
                                                     const char *name, nyb_err *err);
+
+// Reads the tokenizer inside a GGUF file into t, ready for use.
+NYB_NODISCARD nyb_status nyb_tokenizer_load_gguf(nyb_tokenizer *t, const char *path, nyb_err *err);
+
+// Fills t from a SentencePiece model, whose texts are copied. Otherwise as nyb_tokenizer_load_spm().
+NYB_NODISCARD nyb_status nyb_tokenizer_build_spm(nyb_tokenizer *t, const nyb_spm_model *m,
+                                                 const char *path, nyb_spm_rules rules,
+                                                 nyb_prefix_scheme prefix, nyb_err *err);
 
 // Reads tokenizer.model into t.
 //

@@ -273,30 +273,26 @@ static nyb_status build_native(nyb_tokenizer *t, const nyb_spm_model *m, const c
     return t->unk_surface ? status : nyb_no_memory(err, "text", m->unk_surface.length, 1);
 }
 
-static nyb_status build(nyb_tokenizer *t, const nyb_map *file, const char *path,
-                        nyb_spm_rules rules, nyb_prefix_scheme prefix, nyb_err *err)
+nyb_status nyb_tokenizer_build_spm(nyb_tokenizer *t, const nyb_spm_model *m, const char *path,
+                                   nyb_spm_rules rules, nyb_prefix_scheme prefix, nyb_err *err)
 {
-    nyb_spm_model m;
-    nyb_status status = nyb_spm_model_read(&m, &t->arena, file->at ? (const char *) file->at : "",
-                                           file->bytes, path, err);
+    nyb_status status = check_model(m, path, err);
     if (status == NYB_OK)
-        status = check_model(&m, path, err);
-    if (status == NYB_OK)
-        status = add_pieces(t, &m, path, err);
+        status = add_pieces(t, m, path, err);
     if (status != NYB_OK)
         return status;
 
-    t->kind = m.model_type == 1 ? "SentencePiece unigram" : "SentencePiece BPE";
-    t->unk = id_in(&m, m.unk_id);
-    t->bos = id_in(&m, m.bos_id);
-    t->eos = id_in(&m, m.eos_id);
-    t->pad = id_in(&m, m.pad_id);
+    t->kind = m->model_type == 1 ? "SentencePiece unigram" : "SentencePiece BPE";
+    t->unk = id_in(m, m->unk_id);
+    t->bos = id_in(m, m->bos_id);
+    t->eos = id_in(m, m->eos_id);
+    t->pad = id_in(m, m->pad_id);
     t->bpe.vocabulary = &t->vocabulary;
     t->bpe.prefix = t->bpe.suffix = "";
     t->bpe.fuse_unknown = true;
-    if (rules == NYB_SPM_RULES_SENTENCEPIECE || m.model_type == 1)
-        return build_native(t, &m, path, err);
-    return build_transformers(t, &m, prefix, path, err);
+    if (rules == NYB_SPM_RULES_SENTENCEPIECE || m->model_type == 1)
+        return build_native(t, m, path, err);
+    return build_transformers(t, m, prefix, path, err);
 }
 
 nyb_status nyb_tokenizer_load_spm(nyb_tokenizer *t, const char *path, nyb_spm_rules rules,
@@ -306,7 +302,11 @@ nyb_status nyb_tokenizer_load_spm(nyb_tokenizer *t, const char *path, nyb_spm_ru
     nyb_status status = nyb_map_open(&file, path, err);
     if (status != NYB_OK)
         return status;
-    status = build(t, &file, path, rules, prefix, err);
+    nyb_spm_model m;
+    status = nyb_spm_model_read(&m, &t->arena, file.at ? (const char *) file.at : "", file.bytes,
+                                path, err);
+    if (status == NYB_OK)
+        status = nyb_tokenizer_build_spm(t, &m, path, rules, prefix, err);
     nyb_map_close(&file);
     return status;
 }

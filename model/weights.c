@@ -4,18 +4,33 @@
 #include "core/file.h"
 #include "core/memory.h"
 #include "core/threads.h"
+#include "kernels/blocks.h"
 #include "kernels/vector.h"
 #include "model/binding.h"
 
+static size_t stored_row(const nyb_tensor *tensor, size_t row)
+{
+    if (tensor->paired_rows == 0)
+        return row;
+    const size_t inside = row % tensor->paired_rows, half = tensor->paired_rows / 2;
+    return row - inside + (inside < half ? 2 * inside : 2 * (inside - half) + 1);
+}
+
 nyb_status nyb_tensor_widen(const nyb_tensor *tensor, size_t row0, nyb_mat out, nyb_err *err)
 {
-    const size_t row_bytes = out.cols * nyb_dtype_bytes(tensor->dtype);
+    const nyb_block_codec *const codec = nyb_block_codec_get(tensor->dtype);
+    const nyb_block_size block = nyb_dtype_block(tensor->dtype);
+    const size_t blocks = out.cols / block.values, row_bytes = blocks * block.bytes;
     const nyb_vector_ops *const ops = nyb_vector_ops_get();
-    assert((row0 + out.rows) * row_bytes <= tensor->bytes);
+    assert(out.cols % block.values == 0 && (row0 + out.rows) * row_bytes <= tensor->bytes);
     for (size_t i = 0; i < out.rows; i++) {
         float *const to = nyb_row(out, i);
-        nyb_widen(to, (const unsigned char *) tensor->at + (row0 + i) * row_bytes, tensor->dtype,
-                  out.cols);
+        const unsigned char *const from =
+            (const unsigned char *) tensor->at + stored_row(tensor, row0 + i) * row_bytes;
+        if (codec)
+            codec->dequantize(to, from, blocks);
+        else
+            nyb_widen(to, from, tensor->dtype, out.cols);
         const size_t bad = ops->first_not_finite(to, out.cols);
         if (bad < out.cols)
             return nyb_fail(err, NYB_E_NUMERIC, "tensor '%s' holds %g at (%zu, %zu)", tensor->name,

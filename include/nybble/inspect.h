@@ -57,7 +57,8 @@ typedef struct nyb_inspect_reader {
 // Everything belongs to the inspection and lives until nyb_inspect_close().
 typedef struct nyb_inspection {
     const char *path;
-    const char *model_type;  // of config.json; NULL: there is none
+    bool gguf;               // one GGUF file
+    const char *model_type;  // of config.json, or a GGUF file's; NULL: there is none
     const char *method;      // quantization method; "none"
     const char *fault;       // why nybble cannot read the quantization config; NULL: it can
     const char *model_fault; // why nybble cannot run the model; NULL: it can, or no config.json
@@ -81,7 +82,7 @@ typedef struct nyb_inspection {
     void *owner;
 } nyb_inspection;
 
-// Looks at a Hugging Face folder, or at one *.safetensors file.
+// Looks at a Hugging Face folder, or at one *.safetensors or GGUF file.
 //
 // A layer or a quantization config that nybble cannot read is no error: it is reported.
 //

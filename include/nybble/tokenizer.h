@@ -50,7 +50,8 @@ typedef struct nyb_tokenizer_params {
 
 #define NYB_TOKENIZER_DEFAULTS ((nyb_tokenizer_params){.spm_rules = NYB_SPM_RULES_TRANSFORMERS})
 
-// Opens the tokenizer of a checkpoint folder, of which the first of these counts: tokenizer.json,
+// Opens the tokenizer inside a GGUF file, or that of a checkpoint folder, of which the first of
+// these counts: tokenizer.json,
 // tokenizer.model, vocab.json with merges.txt (or encoder.json with vocab.bpe), vocab.txt.
 // tokenizer_config.json, special_tokens_map.json, added_tokens.json and config.json beside it are
 // read where they are there; for the last two forms they name the tokenizer class, and without

@@ -192,7 +192,7 @@ static void folders_say_what_they_hold(void **state)
     write_text(&f, "config.json", "{}");
     write_text(&f, "model.gguf", "GGUF");
     assert_fails(open_once(f.path, err), NYB_E_UNSUPPORTED, "GGUF");
-    assert_fails(open_once(folder_file(&f, "model.gguf"), err), NYB_E_UNSUPPORTED, "GGUF");
+    assert_fails(open_once(folder_file(&f, "model.gguf"), err), NYB_E_FORMAT, "the version");
     assert_fails(open_once(folder_file(&f, "config.json"), err), NYB_E_FORMAT, "config.json");
     assert_int_equal(unlink(folder_file(&f, "model.gguf")), 0);
     write_text(&f, "pytorch_model.bin", "PK\3\4");
