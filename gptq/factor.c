@@ -241,6 +241,7 @@ nyb_status nyb_gptq_prepare_in_place(const nyb_context *ctx, nyb_gptq_factor *ou
     }
     out->u = h;
     out->tokens = hessian->tokens;
-    *hessian = (nyb_hessian){0};
+    hessian->h.at = NULL;
+    nyb_hessian_clear(hessian);
     return prepare(ctx, out, params, h, err);
 }

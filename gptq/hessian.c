@@ -1,16 +1,6 @@
-#include <assert.h>
-
-#include "core/linalg.h"
 #include "core/memory.h"
-#include "core/threads.h"
+#include "kernels/gemm.h"
 #include "nybble/gptq.h"
-
-enum { TILE = 192 }; // divides the widths of many models, and is near BLAS' full speed
-
-typedef struct sum_job {
-    nyb_mat h, x;
-    size_t tiles; // of one row
-} sum_job;
 
 nyb_status nyb_hessian_init(nyb_hessian *out, size_t n, nyb_err *err)
 {
@@ -28,30 +18,34 @@ nyb_status nyb_hessian_init(nyb_hessian *out, size_t n, nyb_err *err)
 void nyb_hessian_clear(nyb_hessian *hessian)
 {
     nyb_free(hessian->h.at);
+    nyb_free(hessian->scratch);
     *hessian = (nyb_hessian){0};
 }
 
-// One tile of H's upper triangle, over all tokens, chunk by chunk.
-static void sum_tile(void *arg, size_t index, unsigned worker)
+static const nyb_gemm *gemm_of(const nyb_context *ctx)
 {
-    const sum_job *const job = arg;
-    const size_t n = job->h.rows, tokens = job->x.rows;
-    size_t i = 0;
-    (void) worker;
-    while (index >= job->tiles - i)
-        index -= job->tiles - i++;
-    const size_t i0 = i * TILE, j0 = (i + index) * TILE;
-    const size_t i1 = i0 + TILE < n ? i0 + TILE : n, j1 = j0 + TILE < n ? j0 + TILE : n;
-    const nyb_mat h = nyb_block(job->h, i0, i1, j0, j1);
+    return nyb_gemm_get(ctx ? ctx->compute : NYB_COMPUTE_AUTO);
+}
 
-    for (size_t t0 = 0; t0 < tokens; t0 += NYB_HESSIAN_CHUNK) {
-        const size_t t1 = t0 + NYB_HESSIAN_CHUNK < tokens ? t0 + NYB_HESSIAN_CHUNK : tokens;
-        const nyb_mat a = nyb_block(job->x, t0, t1, i0, i1);
-        if (i0 == j0)
-            nyb_syrk_t(h, a);
-        else
-            nyb_gemm_tn(h, a, nyb_block(job->x, t0, t1, j0, j1), 1.0f, 1.0f);
-    }
+size_t nyb_hessian_scratch(const nyb_context *ctx, size_t n, size_t tokens)
+{
+    const size_t slice = tokens < NYB_HESSIAN_SLICE ? tokens : NYB_HESSIAN_SLICE;
+    return nyb_gemm_run_words(gemm_of(ctx), n, n, slice) * sizeof(uint32_t);
+}
+
+static nyb_status make_room(const nyb_context *ctx, nyb_hessian *hessian, size_t tokens,
+                            nyb_err *err)
+{
+    const size_t bytes = nyb_hessian_scratch(ctx, hessian->h.rows, tokens);
+    if (bytes <= hessian->scratch_bytes)
+        return NYB_OK;
+    nyb_free(hessian->scratch);
+    hessian->scratch_bytes = 0;
+    hessian->scratch = nyb_alloc_raw(bytes, 1);
+    if (!hessian->scratch)
+        return nyb_no_memory(err, "packed activations", bytes, 1);
+    hessian->scratch_bytes = bytes;
+    return NYB_OK;
 }
 
 nyb_status nyb_hessian_add(const nyb_context *ctx, nyb_hessian *hessian, nyb_mat x, nyb_err *err)
@@ -60,8 +54,13 @@ nyb_status nyb_hessian_add(const nyb_context *ctx, nyb_hessian *hessian, nyb_mat
     if (x.cols != n)
         return nyb_fail(err, NYB_E_SHAPE, "activations have %zu columns, the hessian %zu", x.cols,
                         n);
-    sum_job job = {.h = hessian->h, .x = x, .tiles = (n + TILE - 1) / TILE};
-    nyb_parallel(ctx, job.tiles * (job.tiles + 1) / 2, sum_tile, &job);
-    hessian->tokens += x.rows;
-    return NYB_OK;
+    const nyb_status status = make_room(ctx, hessian, x.rows, err);
+    for (size_t t = 0; status == NYB_OK && t < x.rows; t += NYB_HESSIAN_SLICE) {
+        const size_t end = x.rows - t < NYB_HESSIAN_SLICE ? x.rows : t + NYB_HESSIAN_SLICE;
+        const nyb_operand slice = nyb_operand_turned(nyb_block(x, t, end, 0, n));
+        nyb_syrk_run(ctx, gemm_of(ctx), hessian->h, &slice, hessian->scratch);
+    }
+    if (status == NYB_OK)
+        hessian->tokens += x.rows;
+    return status;
 }

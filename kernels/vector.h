@@ -23,6 +23,11 @@ typedef struct nyb_vector_ops {
     // x = e^(x - max x), n >= 1; returns the sum. Softmax is x divided by it.
     double (*softmax)(float *x, size_t n);
 
+    // x = e^(x - top) for x <= top, n >= 1; returns the sum.
+    double (*exponentials)(float *x, size_t n, float top);
+
+    float (*largest)(const float *x, size_t n); // n >= 1
+
     // log(sum e^x), n >= 1.
     double (*log_sum_exp)(const float *x, size_t n);
 

@@ -184,7 +184,7 @@ static float largest(const float *x, size_t n)
 }
 
 // The sum of e^(x - top), whose terms go to `out` unless it is NULL.
-static inline double exponentials(float *out, const float *x, size_t n, float top)
+static inline double exponentials_to(float *out, const float *x, size_t n, float top)
 {
     double total = 0.0;
     lanes v;
@@ -216,15 +216,20 @@ static inline double exponentials(float *out, const float *x, size_t n, float to
     return total;
 }
 
+static double exponentials(float *x, size_t n, float top)
+{
+    return exponentials_to(x, x, n, top);
+}
+
 static double softmax(float *x, size_t n)
 {
-    return exponentials(x, x, n, largest(x, n));
+    return exponentials_to(x, x, n, largest(x, n));
 }
 
 static double log_sum_exp(const float *x, size_t n)
 {
     const float top = largest(x, n);
-    return (double) top + log(exponentials(NULL, x, n, top));
+    return (double) top + log(exponentials_to(NULL, x, n, top));
 }
 
 static void add(float *y, const float *x, size_t n)
@@ -277,7 +282,8 @@ static size_t argmax(const float *x, size_t n)
     {                                                                                              \
         .rms_norm = rms_norm, .silu_gate = silu_gate, .rotate = rotate, .softmax = softmax,        \
         .log_sum_exp = log_sum_exp, .add = add, .add_scaled = add_scaled, .scale = scale,          \
-        .first_not_finite = first_not_finite, .argmax = argmax,                                    \
+        .exponentials = exponentials, .largest = largest, .first_not_finite = first_not_finite,    \
+        .argmax = argmax,                                                                          \
     }
 
 #endif // NYB_KERNELS_VECTOR_LOOPS_H_

@@ -35,66 +35,51 @@ static size_t oldest(const nyb_model_config *config, size_t position)
     return window && position + 1 > window ? position + 1 - window : 0;
 }
 
-// Turns raw scores of positions [low, low + cols) into weights that are still to be divided by
-// the sum that is returned; unseen positions get weight 0.
-static float weigh(const attention *a, float *scores, size_t low, size_t cols, size_t position)
+// A lone query, whose keys begin with the oldest that it sees.
+static void attend_one(const attention *a, float *q, nyb_mat keys, nyb_mat values, float *scores)
 {
-    const size_t first = oldest(a->config, position) - low, end = position + 1 - low;
-    memset(scores, 0, first * sizeof(*scores));
-    const double total = a->ops->softmax(scores + first, end - first);
-    memset(scores + end, 0, (cols - end) * sizeof(*scores));
-    return (float) (1.0 / total);
-}
-
-static void attend_one(const attention *a, nyb_mat q, nyb_mat keys, nyb_mat values, size_t position,
-                       float *scores)
-{
-    const size_t low = position + 1 - keys.rows;
-    nyb_gemv(scores, keys, q.at);
-    a->ops->scale(scores, 1.0f / sqrtf((float) q.cols), keys.rows);
-    const float inverse = weigh(a, scores, low, keys.rows, position);
-    memset(q.at, 0, q.cols * sizeof(float));
+    nyb_gemv(scores, keys, q);
+    a->ops->scale(scores, 1.0f / sqrtf((float) keys.cols), keys.rows);
+    const double total = a->ops->softmax(scores, keys.rows);
+    memset(q, 0, keys.cols * sizeof(float));
     for (size_t i = 0; i < keys.rows; i++)
-        a->ops->add_scaled(q.at, nyb_row(values, i), scores[i], q.cols);
-    a->ops->scale(q.at, inverse, q.cols);
+        a->ops->add_scaled(q, nyb_row(values, i), scores[i], keys.cols);
+    a->ops->scale(q, (float) (1.0 / total), keys.cols);
 }
 
-static void attend_many(const attention *a, nyb_mat q, nyb_mat keys, nyb_mat values,
-                        size_t position, float *scratch)
-{
-    const size_t low = position + q.rows - keys.rows;
-    const nyb_mat scores = nyb_mat_of(scratch, q.rows, keys.rows);
-    float inverse[NYB_QUERY_TILE];
-    nyb_gemm_nt(scores, q, keys, 1.0f / sqrtf((float) q.cols), 0.0f);
-    for (size_t i = 0; i < q.rows; i++)
-        inverse[i] = weigh(a, nyb_row(scores, i), low, scores.cols, position + i);
-    nyb_gemm_nn(q, scores, values, 1.0f, 0.0f);
-    for (size_t i = 0; i < q.rows; i++)
-        a->ops->scale(nyb_row(q, i), inverse[i], q.cols);
-}
-
-// One head of one span of queries. The output takes the queries' place.
+// The heads of one span of queries that share a key head. The output takes the queries' place.
 static void attend(void *arg, size_t index, unsigned worker)
 {
     const attention *const a = arg;
     const nyb_model_config *const c = a->config;
     // The last spans see the most keys: they go first, so that the threads end together.
-    const nyb_span *const span = &a->batch->spans[a->batch->span_count - 1 - index / c->heads];
-    const size_t head = index % c->heads, key_head = head / (c->heads / c->kv_heads);
+    const nyb_span *const span = &a->batch->spans[a->batch->span_count - 1 - index / c->kv_heads];
+    const size_t key_head = index % c->kv_heads, group = c->heads / c->kv_heads;
     const size_t dim = c->head_dim;
     const size_t key_column = (c->heads + key_head) * dim;
     const size_t value_column = key_column + c->kv_heads * dim;
     const size_t position = a->past + (span->first - span->start);
     const size_t low = oldest(c, position), high = position + span->count;
-    const nyb_mat q = nyb_block(a->batch->wide, span->first, span->first + span->count, head * dim,
-                                (head + 1) * dim);
-    const nyb_mat keys = history(a, a->keys, span->start, low, high, key_column);
-    const nyb_mat values = history(a, a->values, span->start, low, high, value_column);
+    float *const q = nyb_row(a->batch->wide, span->first) + key_head * group * dim;
     float *const scratch = nyb_row(a->batch->scratch, worker);
-    if (q.rows == 1)
-        attend_one(a, q, keys, values, position, scratch);
-    else
-        attend_many(a, q, keys, values, position, scratch);
+    nyb_attend task = {
+        .gemm = a->batch->gemm,
+        .ops = a->ops,
+        .q = q,
+        .count = span->count,
+        .stride = a->batch->wide.stride,
+        .heads = group,
+        .head_step = dim,
+        .keys = history(a, a->keys, span->start, low, high, key_column),
+        .values = history(a, a->values, span->start, low, high, value_column),
+        .first = position - low,
+        .window = c->window,
+        .scale = 1.0f / sqrtf((float) dim),
+    };
+    for (size_t h = 0; span->count == 1 && h < group; h++)
+        attend_one(a, q + h * dim, task.keys, task.values, scratch);
+    if (span->count > 1)
+        nyb_attend_run(&task, (uint32_t *) (void *) scratch);
 }
 
 // Turns the queries and keys of one span and puts its keys and values into the cache.
@@ -131,5 +116,5 @@ void nyb_attention_run(const nyb_context *ctx, size_t block, nyb_batch *batch)
         a.values = a.keys + floats;
     }
     nyb_parallel(ctx, batch->span_count, turn, &a);
-    nyb_parallel(ctx, batch->span_count * a.config->heads, attend, &a);
+    nyb_parallel(ctx, batch->span_count * a.config->kv_heads, attend, &a);
 }

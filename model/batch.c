@@ -10,7 +10,13 @@
 typedef struct shape {
     size_t samples, tokens, positions;
     unsigned workers;
+    nyb_compute compute;
 } shape;
+
+static nyb_compute compute_of(const nyb_context *ctx)
+{
+    return ctx ? ctx->compute : NYB_COMPUTE_AUTO;
+}
 
 // Columns of batch->wide: q, k and v, or the gated activations, or the normed rows of the head.
 static size_t wide_cols(const nyb_model_config *c)
@@ -58,7 +64,10 @@ static size_t lay_out(nyb_batch *b, const nyb_model *model, const shape *s, void
     const nyb_model_config *const c = nyb_model_config_of(model);
     const size_t narrow = s->tokens < NYB_NARROW_TOKENS ? s->tokens : NYB_NARROW_TOKENS;
     const size_t cols = wide_cols(c);
-    const size_t scratch = nyb_scratch_floats(c, s->tokens, s->positions);
+    const nyb_gemm *const g = nyb_gemm_get(s->compute);
+    const bool wide = s->tokens > NYB_NARROW_TOKENS;
+    const size_t tile = nyb_gemm_panels(nyb_token_tile(s->tokens), g->a_width) * g->a_width;
+    const size_t scratch = nyb_scratch_floats(g, c, s->tokens, s->positions);
     carver pieces = {.at = memory, .fits = scratch < SIZE_MAX / 2};
     b->starts = carve(&pieces, s->samples + 1, sizeof(*b->starts));
     b->position = carve(&pieces, s->tokens, sizeof(*b->position));
@@ -69,6 +78,10 @@ static size_t lay_out(nyb_batch *b, const nyb_model *model, const shape *s, void
     b->narrow_in = carve_mat(&pieces, narrow, c->hidden, c->hidden);
     b->narrow_up = carve_mat(&pieces, narrow, c->intermediate, c->intermediate);
     b->scratch = carve_mat(&pieces, s->workers, scratch, (scratch / 16 | 1) * 16 + 16);
+    b->gemm = g;
+    b->packed_stride = wide ? tile * nyb_gemm_depth(g, cols) : 0;
+    b->packed_weights = carve(&pieces, wide ? nyb_packed_words(g, model) : 0, sizeof(uint32_t));
+    b->packed_in = carve(&pieces, s->workers, b->packed_stride * sizeof(uint32_t));
     return pieces.fits ? pieces.used : SIZE_MAX;
 }
 
@@ -138,8 +151,11 @@ static nyb_status init(nyb_batch *out, const nyb_context *ctx, const nyb_model *
 size_t nyb_batch_bytes(const nyb_context *ctx, const nyb_model *model, size_t samples,
                        size_t tokens, size_t longest)
 {
-    const shape s = {
-        .samples = samples, .tokens = tokens, .positions = longest, .workers = nyb_threads(ctx)};
+    const shape s = {.samples = samples,
+                     .tokens = tokens,
+                     .positions = longest,
+                     .workers = nyb_threads(ctx),
+                     .compute = compute_of(ctx)};
     nyb_batch counted;
     return lay_out(&counted, model, &s, NULL);
 }
@@ -151,7 +167,10 @@ nyb_status nyb_batch_init(nyb_batch *out, const nyb_context *ctx, const nyb_mode
     if (samples == 0 || starts[0] != 0)
         return nyb_fail(err, NYB_E_ARG, "a batch of %zu samples that start at %zu", samples,
                         samples ? starts[0] : 0);
-    shape s = {.samples = samples, .tokens = starts[samples], .workers = nyb_threads(ctx)};
+    shape s = {.samples = samples,
+               .tokens = starts[samples],
+               .workers = nyb_threads(ctx),
+               .compute = compute_of(ctx)};
     for (size_t i = 0; i < samples; i++) {
         if (starts[i + 1] <= starts[i] || starts[i + 1] - starts[i] > UINT32_MAX)
             return nyb_fail(err, NYB_E_ARG, "sample %zu is tokens %zu to %zu", i, starts[i],
@@ -183,8 +202,11 @@ nyb_status nyb_batch_init_cached(nyb_batch *out, const nyb_context *ctx, const n
                                  size_t tokens, nyb_cache *cache, nyb_err *err)
 {
     const size_t starts[2] = {0, tokens};
-    const shape s = {
-        .samples = 1, .tokens = tokens, .positions = cache->capacity, .workers = nyb_threads(ctx)};
+    const shape s = {.samples = 1,
+                     .tokens = tokens,
+                     .positions = cache->capacity,
+                     .workers = nyb_threads(ctx),
+                     .compute = compute_of(ctx)};
     *out = (nyb_batch){0};
     if (tokens == 0 || tokens > cache->capacity || cache->capacity > UINT32_MAX)
         return nyb_fail(err, NYB_E_ARG, "a batch of %zu tokens for a cache of %zu", tokens,

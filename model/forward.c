@@ -9,29 +9,36 @@
 #include "kernels/vector.h"
 #include "model/stages.h"
 
-enum { ROW_TILE = 64 }; // output rows of one task of a narrow batch
+enum {
+    ROW_TILE = 64,   // output rows of one task of a narrow batch
+    PACK_PANELS = 4, // of weights that one task packs
+};
 
 size_t nyb_token_tile(size_t tokens)
 {
     const size_t eighth = (tokens / 8 + 31) / 32 * 32;
-    return eighth < NYB_NARROW_TOKENS ? NYB_NARROW_TOKENS : eighth > 256 ? 256 : eighth;
+    return eighth < NYB_NARROW_TOKENS ? NYB_NARROW_TOKENS : eighth > 192 ? 192 : eighth;
 }
 
-size_t nyb_scratch_floats(const nyb_model_config *config, size_t tokens, size_t positions)
+size_t nyb_scratch_floats(const nyb_gemm *gemm, const nyb_model_config *config, size_t tokens,
+                          size_t positions)
 {
     const size_t queries = tokens < NYB_QUERY_TILE ? tokens : NYB_QUERY_TILE;
+    const size_t group = config->heads / config->kv_heads;
     const size_t tile = nyb_token_tile(tokens);
     const size_t panel =
         config->intermediate < NYB_PANEL_COLS ? config->intermediate : NYB_PANEL_COLS;
     const size_t stage = tile * (config->hidden + panel);
     const size_t head = nyb_head_tile(config) * config->hidden;
     const size_t most = stage > head ? stage : head;
-    const size_t scores = positions < SIZE_MAX / 1024 ? queries * positions : SIZE_MAX;
-    return scores > most ? scores : most;
+    const size_t attention = nyb_attend_words(gemm, queries, group, config->head_dim);
+    const size_t more = attention > most ? attention : most;
+    return positions > more ? positions : more; // the scores of a lone query
 }
 
 typedef struct stage_run {
     nyb_batch *batch;
+    uint32_t *packed[NYB_LINEARS]; // weights of the stage's linears
     const nyb_block_weights *weights;
     const nyb_vector_ops *ops;
     const nyb_arch_stage *part;
@@ -88,6 +95,17 @@ static void multiply(const stage_run *r, nyb_mat out, nyb_mat in, size_t i, size
     add_bias(r, out, bias ? bias + c0 : NULL);
 }
 
+// The same for packed inputs and weights; c0 is a multiple of a panel's width.
+static void multiply_packed(const stage_run *r, nyb_mat out, const uint32_t *in, size_t i,
+                            size_t c0, bool keep)
+{
+    const nyb_gemm *const g = r->batch->gemm;
+    const float *const bias = r->weights->biases[r->stage.first + i];
+    const uint32_t *const w = r->packed[i] + c0 * nyb_gemm_depth(g, r->stage.width);
+    nyb_gemm_tile(g, out, in, w, r->stage.width, 1.0f, keep);
+    add_bias(r, out, bias ? bias + c0 : NULL);
+}
+
 static size_t width_of(const stage_run *r, size_t i)
 {
     return r->weights->weights[r->stage.first + i].rows;
@@ -100,15 +118,16 @@ static void gate(const stage_run *r, nyb_mat out, nyb_mat up)
 }
 
 // gate and up, panel by panel, so that both are still in the cache when they meet.
-static void run_gated_tile(const stage_run *r, nyb_mat in, size_t t0, float *scratch)
+static void run_gated_tile(const stage_run *r, const uint32_t *in, size_t t0, size_t t1,
+                           float *scratch)
 {
     const size_t cols = width_of(r, 0);
     for (size_t c = 0; c < cols; c += NYB_PANEL_COLS) {
         const size_t end = cols - c < NYB_PANEL_COLS ? cols : c + NYB_PANEL_COLS;
-        const nyb_mat out = nyb_block(r->batch->wide, t0, t0 + in.rows, c, end);
-        const nyb_mat up = nyb_mat_of(scratch, in.rows, end - c);
-        multiply(r, out, in, 0, c, 0.0f);
-        multiply(r, up, in, 1, c, 0.0f);
+        const nyb_mat out = nyb_block(r->batch->wide, t0, t1, c, end);
+        const nyb_mat up = nyb_mat_of(scratch, t1 - t0, end - c);
+        multiply_packed(r, out, in, 0, c, false);
+        multiply_packed(r, up, in, 1, c, false);
         gate(r, out, up);
     }
 }
@@ -125,15 +144,19 @@ static void run_tile(void *arg, size_t index, unsigned worker)
         in = nyb_mat_of(scratch, t1 - t0, r->stage.width);
         norm_rows(r, r->batch, t0, in);
     }
+    uint32_t *const packed = r->batch->packed_in + worker * r->batch->packed_stride;
+    const nyb_operand rows = nyb_operand_of(in);
+    const size_t width = r->batch->gemm->a_width;
+    nyb_gemm_pack(r->batch->gemm, packed, &rows, width, 0, nyb_gemm_panels(in.rows, width));
     if (r->part->then == NYB_THEN_GATE) {
-        run_gated_tile(r, in, t0, scratch + tile * r->stage.width);
+        run_gated_tile(r, packed, t0, t1, scratch + tile * r->stage.width);
     } else if (r->part->then == NYB_THEN_RESIDUAL) {
-        multiply(r, nyb_block(r->batch->x, t0, t1, 0, r->batch->x.cols), in, 0, 0, 1.0f);
+        multiply_packed(r, nyb_block(r->batch->x, t0, t1, 0, r->batch->x.cols), packed, 0, 0, true);
     } else {
         size_t column = 0;
         for (size_t i = 0; i < r->stage.count; i++) {
             const size_t end = column + width_of(r, i);
-            multiply(r, nyb_block(r->batch->wide, t0, t1, column, end), in, i, 0, 0.0f);
+            multiply_packed(r, nyb_block(r->batch->wide, t0, t1, column, end), packed, i, 0, false);
             column = end;
         }
     }
@@ -202,18 +225,68 @@ static void run_narrow(const nyb_context *ctx, stage_run *r)
         gate(r, narrow_out(r, 0), narrow_out(r, 1));
 }
 
+size_t nyb_packed_words(const nyb_gemm *gemm, const nyb_model *model)
+{
+    size_t most = 0;
+    for (size_t b = 0; b < nyb_block_count(model); b++) {
+        for (size_t s = 0; s < nyb_stage_count(model, b); s++) {
+            const nyb_stage stage = nyb_stage_at(model, b, s);
+            size_t words = 0;
+            for (size_t i = stage.first; i < stage.first + stage.count; i++)
+                words += nyb_gemm_packed(gemm, nyb_linear_at(model, b, i)->rows, stage.width,
+                                         gemm->b_width);
+            most = words > most ? words : most;
+        }
+    }
+    return most;
+}
+
+// PACK_PANELS panels of one of the stage's weights.
+static void pack_weights(void *arg, size_t index, unsigned worker)
+{
+    const stage_run *const r = arg;
+    const nyb_gemm *const g = r->batch->gemm;
+    size_t i = 0, panels;
+    (void) worker;
+    for (;; i++) {
+        panels = nyb_gemm_panels(width_of(r, i), g->b_width);
+        const size_t tasks = nyb_gemm_panels(panels, PACK_PANELS);
+        if (index < tasks)
+            break;
+        index -= tasks;
+    }
+    const nyb_operand from = nyb_operand_of(r->weights->weights[r->stage.first + i]);
+    const size_t first = index * PACK_PANELS;
+    nyb_gemm_pack(g, r->packed[i], &from, g->b_width, first,
+                  panels - first < PACK_PANELS ? panels : first + PACK_PANELS);
+}
+
+// All of a stage but attention, for a batch of many tokens: its weights are packed once.
+static void run_wide(const nyb_context *ctx, stage_run *r)
+{
+    const nyb_gemm *const g = r->batch->gemm;
+    const size_t tile = nyb_token_tile(r->batch->tokens);
+    size_t tasks = 0, words = 0;
+    for (size_t i = 0; i < r->stage.count; i++) {
+        const size_t panels = nyb_gemm_panels(width_of(r, i), g->b_width);
+        r->packed[i] = r->batch->packed_weights + words;
+        words += nyb_gemm_packed(g, width_of(r, i), r->stage.width, g->b_width);
+        tasks += nyb_gemm_panels(panels, PACK_PANELS);
+    }
+    nyb_parallel(ctx, tasks, pack_weights, r);
+    nyb_parallel(ctx, (r->batch->tokens + tile - 1) / tile, run_tile, r);
+}
+
 void nyb_stage_run(const nyb_context *ctx, const nyb_block_weights *weights, size_t stage,
                    nyb_batch *batch)
 {
     stage_run r = describe(batch, weights, stage);
     r.batch = batch;
     assert(nyb_threads(ctx) <= batch->workers);
-    if (batch->tokens <= NYB_NARROW_TOKENS) {
+    if (batch->tokens <= NYB_NARROW_TOKENS)
         run_narrow(ctx, &r);
-    } else {
-        const size_t tile = nyb_token_tile(batch->tokens);
-        nyb_parallel(ctx, (batch->tokens + tile - 1) / tile, run_tile, &r);
-    }
+    else
+        run_wide(ctx, &r);
     if (r.part->then == NYB_THEN_ATTENTION)
         nyb_attention_run(ctx, weights->index, batch);
 }

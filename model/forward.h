@@ -16,6 +16,7 @@
 #ifndef NYB_MODEL_FORWARD_H_
 #define NYB_MODEL_FORWARD_H_
 
+#include "kernels/gemm.h"
 #include "model/model.h"
 
 // Keys and values of the positions so far of one sequence, for generation.
@@ -55,6 +56,10 @@ typedef struct nyb_batch {
     float *rope;                   // [*, head_dim] half cosines, half sines, of each position
     nyb_mat narrow_in, narrow_up;  // for batches of few tokens: a stage's input and side output
     unsigned workers;
+    const nyb_gemm *gemm;     // how products of more than a few tokens are made
+    uint32_t *packed_weights; // of the stage that runs
+    uint32_t *packed_in;      // [workers, packed_stride] of a tile of tokens
+    size_t packed_stride;
     nyb_mat scratch;  // [workers, *]
     nyb_cache *cache; // NULL: none. Positions start at cache->used
     void *memory;     // behind all the pointers above
@@ -67,7 +72,8 @@ size_t nyb_batch_bytes(const nyb_context *ctx, const nyb_model *model, size_t sa
 
 // Sizes everything that the walk needs; nothing below allocates.
 //
-//   ctx     the number of threads of every later call is at most that of this one
+//   ctx     the number of threads of every later call is at most that of this one; its compute
+//           says what products are made of, except those of a few tokens, which are f32
 //   starts  [samples + 1], starts[0] = 0, rising: each sample has a token or more; copied
 //
 // NYB_E_ARG    starts is not as said.

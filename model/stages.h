@@ -3,12 +3,13 @@
 #ifndef NYB_MODEL_STAGES_H_
 #define NYB_MODEL_STAGES_H_
 
+#include "kernels/attend.h"
 #include "model/forward.h"
 
 enum {
     NYB_NARROW_TOKENS = 32, // batches up to here are cut by output rows, larger ones by tokens
-    NYB_QUERY_TILE = 128,   // queries of a span
-    NYB_PANEL_COLS = 1024,  // columns of a side output that are in flight
+    NYB_QUERY_TILE = NYB_ATTEND_TILE, // queries of a span
+    NYB_PANEL_COLS = 1024,            // columns of a side output that are in flight
 };
 
 // Tokens of one task of a batch above NYB_NARROW_TOKENS.
@@ -18,7 +19,11 @@ size_t nyb_token_tile(size_t tokens);
 size_t nyb_head_tile(const nyb_model_config *config);
 
 // Floats of one worker's scratch when no position is above `positions`.
-size_t nyb_scratch_floats(const nyb_model_config *config, size_t tokens, size_t positions);
+size_t nyb_scratch_floats(const nyb_gemm *gemm, const nyb_model_config *config, size_t tokens,
+                          size_t positions);
+
+// Words that the packed weights of the largest stage take.
+size_t nyb_packed_words(const nyb_gemm *gemm, const nyb_model *model);
 
 // Attention over the q, k and v columns of batch->wide, whose q and k are not turned yet;
 // leaves its output in the q columns. With a cache, keys and values go there first.

@@ -18,9 +18,14 @@
 typedef struct nyb_hessian {
     nyb_mat h;
     size_t tokens;
+    void *scratch; // of nyb_hessian_add(), kept for the next call
+    size_t scratch_bytes;
 } nyb_hessian;
 
-enum { NYB_HESSIAN_CHUNK = 512 }; // tokens that are summed before they are added to H
+enum {
+    NYB_HESSIAN_CHUNK = 512,  // H takes sums over this many tokens at most
+    NYB_HESSIAN_SLICE = 2048, // tokens that are worked on at once
+};
 
 // A zeroed n x n sum. NYB_E_NOMEM: out holds nothing.
 NYB_API NYB_NODISCARD nyb_status nyb_hessian_init(nyb_hessian *out, size_t n, nyb_err *err);
@@ -28,14 +33,19 @@ NYB_API NYB_NODISCARD nyb_status nyb_hessian_init(nyb_hessian *out, size_t n, ny
 // Frees the sum and zeroes it. A zeroed one is fine.
 NYB_API void nyb_hessian_clear(nyb_hessian *hessian);
 
-// Adds x^T x. Batches that are multiples of NYB_HESSIAN_CHUNK long give the same bits as one long
-// batch. A NaN or infinity in x is reported by nyb_gptq_prepare().
+// Adds x^T x, with the elements of x rounded to bf16 first when ctx->compute says so. Batches that
+// are multiples of NYB_HESSIAN_CHUNK long give the same bits as one long batch. A NaN or infinity
+// in x is reported by nyb_gptq_prepare().
 //
 //   x  [tokens, n]  activations
 //
 // NYB_E_SHAPE  x does not have n columns; nothing was added.
+// NYB_E_NOMEM  no room for nyb_hessian_scratch() bytes; nothing was added.
 NYB_API NYB_NODISCARD nyb_status nyb_hessian_add(const nyb_context *ctx, nyb_hessian *hessian,
                                                  nyb_mat x, nyb_err *err);
+
+// Bytes that nyb_hessian_add() allocates for the sum over batches of up to `tokens`.
+NYB_API size_t nyb_hessian_scratch(const nyb_context *ctx, size_t n, size_t tokens);
 
 // tr(D H D^T) with D = w - q: the squared error of the layer's output, summed over the tokens of
 // H. f32 products, f64 sums.
