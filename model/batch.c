@@ -3,6 +3,8 @@
 
 #include "core/memory.h"
 #include "core/threads.h"
+#include "model/binding.h"
+#include "model/config_parts.h"
 #include "model/rope.h"
 #include "model/stages.h"
 
@@ -18,19 +20,11 @@ static nyb_compute compute_of(const nyb_context *ctx)
     return ctx ? ctx->compute : NYB_COMPUTE_AUTO;
 }
 
-// Columns of batch->wide: q, k and v, or the gated activations, or the normed rows of the head.
-static size_t wide_cols(const nyb_model_config *c)
-{
-    const size_t attention = (c->heads + 2 * c->kv_heads) * c->head_dim;
-    const size_t widest = attention > c->intermediate ? attention : c->intermediate;
-    return widest > c->hidden ? widest : c->hidden;
-}
-
 // An odd number of cache lines, so that rows do not fall onto the same sets of a cache.
-static size_t wide_stride(const nyb_model_config *c)
+static size_t wide_stride(size_t cols)
 {
     const size_t line = NYB_ALIGN / sizeof(float);
-    return ((wide_cols(c) + line - 1) / line | 1) * line;
+    return ((cols + line - 1) / line | 1) * line;
 }
 
 // Hands out pieces of one block of memory. With `at` NULL it only counts.
@@ -58,28 +52,74 @@ static nyb_mat carve_mat(carver *c, size_t rows, size_t cols, size_t stride)
         .at = carve(c, count, sizeof(float)), .rows = rows, .cols = cols, .stride = stride};
 }
 
+static size_t largest(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+size_t nyb_scratch_floats(const nyb_gemm *gemm, const nyb_model_config *config, size_t tokens,
+                          size_t positions)
+{
+    const size_t queries = tokens < NYB_QUERY_TILE ? tokens : NYB_QUERY_TILE;
+    const size_t cols = nyb_columns_of(config).work, hidden = config->hidden;
+    const size_t panel = cols < NYB_PANEL_COLS ? cols : NYB_PANEL_COLS;
+    const size_t width = largest(hidden, largest(config->latent.q_rank, config->latent.kv_rank));
+    // A tile's input, with a panel or a whole output beside it.
+    size_t most = nyb_token_tile(tokens) * (width + largest(panel, hidden));
+    most = largest(most, nyb_head_tile(config) * largest(hidden, config->embed_dim));
+    most = largest(most, largest(cols, config->experts.count));
+    most = largest(most, positions); // the scores of a lone query
+    if (!nyb_needs_scores(config))
+        return largest(most, nyb_attend_words(gemm, queries, config->heads / config->kv_heads,
+                                              config->head_dim));
+    const size_t scores = positions < SIZE_MAX / 1024 ? queries * positions : SIZE_MAX;
+    return largest(scores, most);
+}
+
+// What only some families need. The matrices are columns of `wide`, so that whoever keeps its rows
+// keeps them.
+static void lay_out_extras(nyb_batch *b, const nyb_model_config *c, const shape *s, carver *pieces)
+{
+    const nyb_columns at = nyb_columns_of(c);
+    size_t sent = 0;
+    if (c->parallel)
+        b->start = nyb_block(b->wide, 0, s->tokens, at.start, at.start + c->hidden);
+    if (c->experts.count == 0)
+        return;
+    b->routed = nyb_block(b->wide, 0, s->tokens, at.routed, at.routed + c->hidden);
+    b->sum = nyb_block(b->wide, 0, s->tokens, at.sum, at.sum + c->hidden);
+    b->routes.weights = nyb_block(b->wide, 0, s->tokens, at.scores, at.scores + c->experts.count);
+    pieces->fits = pieces->fits && nyb_mul_size(s->tokens, c->experts.top_k, &sent);
+    b->routes.tokens = carve(pieces, sent, sizeof(uint32_t));
+    b->routes.starts = carve(pieces, c->experts.count + 1, sizeof(size_t));
+}
+
 // Lays the batch out in `memory` (NULL: only counts). SIZE_MAX when the bytes cannot be counted.
 static size_t lay_out(nyb_batch *b, const nyb_model *model, const shape *s, void *memory)
 {
     const nyb_model_config *const c = nyb_model_config_of(model);
     const size_t narrow = s->tokens < NYB_NARROW_TOKENS ? s->tokens : NYB_NARROW_TOKENS;
-    const size_t cols = wide_cols(c);
+    const size_t cols = nyb_columns_of(c).count, work = nyb_columns_of(c).work;
     const nyb_gemm *const g = nyb_gemm_get(s->compute);
     const bool wide = s->tokens > NYB_NARROW_TOKENS;
     const size_t tile = nyb_gemm_panels(nyb_token_tile(s->tokens), g->a_width) * g->a_width;
     const size_t scratch = nyb_scratch_floats(g, c, s->tokens, s->positions);
+    const size_t width = largest(c->hidden, largest(c->latent.q_rank, c->latent.kv_rank));
     carver pieces = {.at = memory, .fits = scratch < SIZE_MAX / 2};
     b->starts = carve(&pieces, s->samples + 1, sizeof(*b->starts));
     b->position = carve(&pieces, s->tokens, sizeof(*b->position));
     b->spans = carve(&pieces, s->samples + s->tokens / NYB_QUERY_TILE, sizeof(*b->spans));
     b->x = carve_mat(&pieces, s->tokens, c->hidden, c->hidden);
-    b->wide = carve_mat(&pieces, s->tokens, cols, wide_stride(c));
-    b->rope = carve_mat(&pieces, s->positions, c->head_dim, c->head_dim).at;
-    b->narrow_in = carve_mat(&pieces, narrow, c->hidden, c->hidden);
-    b->narrow_up = carve_mat(&pieces, narrow, c->intermediate, c->intermediate);
+    b->wide = carve_mat(&pieces, s->tokens, cols, wide_stride(cols));
+    for (size_t i = 0; i < c->rope_count; i++)
+        b->ropes[i] = carve_mat(&pieces, s->positions, c->ropes[i].dims, c->ropes[i].dims).at;
+    b->narrow_in = carve_mat(&pieces, narrow, width, width);
+    b->narrow_up = carve_mat(&pieces, narrow, work, work);
+    b->narrow_out = carve_mat(&pieces, narrow, c->hidden, c->hidden);
+    lay_out_extras(b, c, s, &pieces);
     b->scratch = carve_mat(&pieces, s->workers, scratch, (scratch / 16 | 1) * 16 + 16);
     b->gemm = g;
-    b->packed_stride = wide ? tile * nyb_gemm_depth(g, cols) : 0;
+    b->packed_stride = wide ? tile * nyb_gemm_depth(g, work) : 0;
     b->packed_weights = carve(&pieces, wide ? nyb_packed_words(g, model) : 0, sizeof(uint32_t));
     b->packed_in = carve(&pieces, s->workers, b->packed_stride * sizeof(uint32_t));
     return pieces.fits ? pieces.used : SIZE_MAX;
@@ -94,6 +134,7 @@ static void fill_spans(nyb_batch *b)
         for (size_t t = start; t < end; t += NYB_QUERY_TILE)
             b->spans[b->span_count++] = (nyb_span){
                 .start = start,
+                .end = end,
                 .first = t,
                 .count = end - t < NYB_QUERY_TILE ? end - t : NYB_QUERY_TILE,
             };
@@ -104,33 +145,51 @@ typedef struct rope_fill {
     float *rows;
     const float *frequencies;
     size_t half;
+    float magnitude;
 } rope_fill;
 
 static void fill_rope_row(void *arg, size_t position, unsigned worker)
 {
     const rope_fill *const f = arg;
     (void) worker;
-    nyb_rope_row(f->rows + position * 2 * f->half, f->frequencies, f->half, position);
+    nyb_rope_row(f->rows + position * 2 * f->half, f->frequencies, f->half, position, f->magnitude);
 }
 
-static void fill_rope(const nyb_context *ctx, nyb_batch *b, size_t positions)
+static void fill_rope(const nyb_context *ctx, nyb_batch *b, size_t index)
 {
-    const nyb_model_config *const c = nyb_model_config_of(b->model);
-    const size_t half = c->head_dim / 2;
-    float *const frequencies = b->scratch.at; // the workers do not need it yet
-    for (size_t i = 0; i < half; i++)
-        frequencies[i] = nyb_rope_frequency(c, i);
-    rope_fill fill = {.rows = b->rope, .frequencies = frequencies, .half = half};
-    nyb_parallel(ctx, positions, fill_rope_row, &fill);
+    const nyb_rope_config *const rope = &nyb_model_config_of(b->model)->ropes[index];
+    float frequencies[NYB_MOST_HEAD_DIM / 2];
+    nyb_rope_frequencies(frequencies, rope, b->longest);
+    rope_fill fill = {.rows = b->ropes[index],
+                      .frequencies = frequencies,
+                      .half = rope->dims / 2,
+                      .magnitude = (float) rope->magnitude};
+    nyb_parallel(ctx, b->longest, fill_rope_row, &fill);
+}
+
+// Learned positions end somewhere.
+static nyb_status check_positions(const nyb_model *model, const shape *s, nyb_err *err)
+{
+    const nyb_model_config *const c = nyb_model_config_of(model);
+    const size_t taken = c->arch->positions_after_pad ? c->pad + 1 : 0;
+    const size_t most = c->positions > taken ? c->positions - taken : 0;
+    if (c->arch->positions == NYB_POSITIONS_LEARNED && s->positions > most)
+        return nyb_fail(err, NYB_E_ARG,
+                        "%s: a sequence of %zu tokens, the model has positions for %zu",
+                        nyb_model_folder(model), s->positions, most);
+    return NYB_OK;
 }
 
 static nyb_status init(nyb_batch *out, const nyb_context *ctx, const nyb_model *model,
                        const shape *s, const size_t *starts, nyb_err *err)
 {
     nyb_batch counted;
+    const nyb_status status = check_positions(model, s, err);
+    *out = (nyb_batch){0};
+    if (status != NYB_OK)
+        return status;
     const size_t bytes = lay_out(&counted, model, s, NULL);
     void *const memory = bytes < SIZE_MAX ? nyb_alloc_raw(bytes, 1) : NULL;
-    *out = (nyb_batch){0};
     if (!memory)
         return nyb_no_memory(err, "the activations of a batch of tokens", s->tokens,
                              bytes / s->tokens);
@@ -144,7 +203,9 @@ static nyb_status init(nyb_batch *out, const nyb_context *ctx, const nyb_model *
     fill_spans(out);
     out->sample_room = s->samples;
     out->span_room = out->span_count;
-    fill_rope(ctx, out, s->positions);
+    out->longest = s->positions;
+    for (size_t i = 0; i < nyb_model_config_of(model)->rope_count; i++)
+        fill_rope(ctx, out, i);
     return NYB_OK;
 }
 
@@ -237,16 +298,20 @@ void nyb_batch_clear(nyb_batch *batch)
 nyb_status nyb_cache_init(nyb_cache *out, const nyb_model *model, size_t capacity, nyb_err *err)
 {
     const nyb_model_config *const c = nyb_model_config_of(model);
-    const size_t width = c->kv_heads * c->head_dim;
+    const size_t keys = c->kv_heads * c->head_dim, values = c->kv_heads * c->value_dim;
     size_t rows = 0;
     *out = (nyb_cache){0};
-    float *const memory = nyb_mul_size(2 * c->blocks, capacity, &rows)
-                              ? nyb_alloc_raw(rows, width * sizeof(float))
+    if (c->arch->bidirectional)
+        return nyb_fail(err, NYB_E_UNSUPPORTED, "a model of type '%s' does not generate text",
+                        c->arch->model_type);
+    float *const memory = nyb_mul_size(c->blocks, capacity, &rows)
+                              ? nyb_alloc_raw(rows, (keys + values) * sizeof(float))
                               : NULL;
     if (!memory)
         return nyb_no_memory(err, "the keys and values of earlier positions", capacity,
-                             2 * c->blocks * width * sizeof(float));
-    *out = (nyb_cache){.capacity = capacity, .width = width, .memory = memory};
+                             c->blocks * (keys + values) * sizeof(float));
+    *out = (nyb_cache){
+        .capacity = capacity, .key_width = keys, .value_width = values, .memory = memory};
     return NYB_OK;
 }
 

@@ -6,47 +6,44 @@
 
 #include "core/dtype.h"
 #include "core/file.h"
-#include "model/rope.h"
+#include "model/config_parts.h"
 
-// No real model comes near these; they keep every product of two extents far from overflow.
-enum {
-    MOST_WIDTH = 1 << 24,
-    MOST_BLOCKS = 1 << 14,
-    MOST_HEADS = 1 << 16,
-    MOST_HEAD_DIM = 1 << 14,
-    MOST_POSITIONS = 1 << 30,
-};
-
-// Keys that ask for something which nybble does not compute. They are fine when absent, null,
-// false, empty, or equal to the number at which the feature does nothing.
+// Keys that ask for something which nybble does not compute, or only for some families. They are
+// fine when absent, null, false, empty, or equal to the number at which the feature does nothing.
 static const struct {
     const char *key;
+    const char *needs; // what is missing
     double idle;
+    const char *types; // model types that have it, each between blanks; NULL: none
 } features[] = {
-    {"alibi", 0},
-    {"add_cross_attention", 0},
-    {"attention_multiplier", NAN},
-    {"attn_logit_softcapping", NAN},
-    {"embedding_multiplier", 1},
-    {"final_logit_softcapping", NAN},
-    {"is_encoder_decoder", 0},
-    {"logit_scale", 1},
-    {"logits_scaling", 1},
-    {"n_routed_experts", 0},
-    {"no_rope_layers", NAN},
-    {"num_experts", 0},
-    {"num_local_experts", 0},
-    {"parallel_attn", 0},
-    {"qk_layernorm", 0},
-    {"qk_norm", 0},
-    {"residual_multiplier", 1},
-    {"rope_interleaved", 0},
-    {"scale_depth", NAN},
-    {"scale_emb", 1},
-    {"text_config", NAN},
-    {"use_parallel_residual", 0},
-    {"use_qk_norm", 0},
-    {"vision_config", NAN},
+    {"add_cross_attention", "cross-attention", 0, NULL},
+    {"alibi", "linear biases of the scores", 0, " falcon "},
+    {"attention_multiplier", "a multiplier of the scores", NAN, NULL},
+    {"attn_logit_softcapping", "a soft cap of the scores", NAN, " gemma2 "},
+    {"embedding_multiplier", "a multiplier of the embedding", 1, NULL},
+    {"final_logit_softcapping", "a soft cap of the logits", NAN, " gemma2 gemma3_text "},
+    {"is_decoder", "a decoder of this family", 0, " gpt_neox "},
+    {"is_encoder_decoder", "an encoder beside a decoder", 0, NULL},
+    {"logit_scale", "a scale of the logits", 1, NULL},
+    {"logits_scaling", "a scale of the logits", 1, NULL},
+    {"n_routed_experts", "experts", 0, " deepseek_v2 deepseek_v3 "},
+    {"no_rope_layers", "layers without rotary positions", NAN, " smollm3 llama4_text "},
+    {"num_experts", "experts", 0, " qwen2_moe qwen3_moe mixtral deepseek_v2 deepseek_v3 "},
+    {"num_local_experts", "experts", 0,
+     " mixtral llama4_text qwen2_moe qwen3_moe deepseek_v2 deepseek_v3 "},
+    {"parallel_attn", "attention and MLP side by side", 0, " falcon "},
+    {"qk_layernorm", "norms of queries and keys", 0, NULL},
+    {"qk_norm", "norms of queries and keys", 0, NULL},
+    {"residual_multiplier", "a multiplier of the residual", 1, NULL},
+    {"rope_interleaved", "a rope that turns neighbours", 0, NULL},
+    {"scale_depth", "a scale of the residual", NAN, NULL},
+    {"scale_emb", "a scale of the embedding", 1, NULL},
+    {"sinusoidal_pos_embds", "positions that are not in the file", 0, " distilbert "},
+    {"text_config", "a model inside a multimodal one; save its language model alone", NAN, NULL},
+    {"use_bidirectional_attention", "attention to later tokens", 0, NULL},
+    {"use_parallel_residual", "attention and MLP side by side", 0, " gpt_neox "},
+    {"use_qk_norm", "norms of queries and keys", 0, " llama4_text "},
+    {"vision_config", "images", NAN, NULL},
 };
 
 static bool is_idle(const json_t *value, double idle)
@@ -60,213 +57,237 @@ static bool is_idle(const json_t *value, double idle)
     return json_is_number(value) && json_number_value(value) == idle;
 }
 
-static nyb_status check_features(const json_t *doc, const char *name, nyb_err *err)
+static bool has_type(const char *types, const char *model_type)
 {
-    for (size_t i = 0; i < sizeof(features) / sizeof(features[0]); i++) {
-        if (!is_idle(json_object_get(doc, features[i].key), features[i].idle))
-            return nyb_fail(err, NYB_E_UNSUPPORTED,
-                            "%s: '%s' asks for a feature that is not supported", name,
-                            features[i].key);
-    }
-    return NYB_OK;
+    char spaced[64];
+    (void) snprintf(spaced, sizeof(spaced), " %s ", model_type);
+    return types && strstr(types, spaced);
 }
 
-// doc[key] in [low, high]. `absent` stands in for a missing or null key; 0: it has to be there.
-static nyb_status read_size(size_t *out, const json_t *doc, const char *key, size_t absent,
-                            size_t high, nyb_err *err, const char *name)
+// Names everything that is missing, not only the first.
+static nyb_status check_features(const nyb_config_reader *r, nyb_err *err)
+{
+    char missing[800] = "";
+    size_t used = 0, count = 0;
+    for (size_t i = 0; i < sizeof(features) / sizeof(features[0]); i++) {
+        if (is_idle(json_object_get(r->doc, features[i].key), features[i].idle) ||
+            has_type(features[i].types, r->out->arch->model_type))
+            continue;
+        if (used < sizeof(missing))
+            used += (size_t) snprintf(missing + used, sizeof(missing) - used, "%s'%s' (%s)",
+                                      count ? ", " : "", features[i].key, features[i].needs);
+        count++;
+    }
+    if (count == 0)
+        return NYB_OK;
+    return nyb_fail(err, NYB_E_UNSUPPORTED, "%s: %s %s not supported for models of type '%s'",
+                    r->name, missing, count > 1 ? "are" : "is", r->out->arch->model_type);
+}
+
+bool nyb_config_given(const nyb_config_reader *r, const char *key)
+{
+    const json_t *const value = json_object_get(r->doc, key);
+    return value && !json_is_null(value);
+}
+
+nyb_status nyb_config_size(const nyb_config_reader *r, size_t *out, const char *key, size_t absent,
+                           size_t high, nyb_err *err)
 {
     size_t value = absent;
-    const json_t *const found = json_object_get(doc, key);
-    if (absent == 0 && (!found || json_is_null(found)))
-        return nyb_fail(err, NYB_E_FORMAT, "%s: '%s' is missing", name, key);
-    const nyb_status status = nyb_json_size(doc, key, &value, name, err);
+    if (absent == 0 && !nyb_config_given(r, key))
+        return nyb_fail(err, NYB_E_FORMAT, "%s: '%s' is missing", r->name, key);
+    const nyb_status status = nyb_json_size(r->doc, key, &value, r->name, err);
     if (status != NYB_OK)
         return status;
     if (value < 1 || value > high)
-        return nyb_fail(err, NYB_E_FORMAT, "%s: '%s' is %zu, want 1 to %zu", name, key, value,
+        return nyb_fail(err, NYB_E_FORMAT, "%s: '%s' is %zu, want 1 to %zu", r->name, key, value,
                         high);
     *out = value;
     return NYB_OK;
 }
 
-static nyb_status read_arch(const nyb_arch **out, const json_t *doc, const char *name, nyb_err *err)
+nyb_status nyb_config_flag(const nyb_config_reader *r, bool *out, nyb_flag flag, nyb_err *err)
+{
+    *out = flag.otherwise;
+    return flag.key ? nyb_json_bool(r->doc, flag.key, out, r->name, err) : NYB_OK;
+}
+
+static bool is_when(const nyb_arch *arch, const json_t *doc)
+{
+    for (size_t i = 0; i < 2 && arch->when[i].key; i++) {
+        const json_t *const value = json_object_get(doc, arch->when[i].key);
+        json_int_t is = arch->when[i].otherwise;
+        if (json_is_boolean(value))
+            is = json_is_true(value);
+        else if (json_is_integer(value))
+            is = json_integer_value(value);
+        if (is != arch->when[i].value)
+            return false;
+    }
+    return true;
+}
+
+static nyb_status read_arch(const nyb_config_reader *r, nyb_err *err)
 {
     const char *type = NULL;
-    const nyb_status status = nyb_json_text(doc, "model_type", &type, name, err);
+    const nyb_status status = nyb_json_text(r->doc, "model_type", &type, r->name, err);
     if (status != NYB_OK)
         return status;
     if (!type)
-        return nyb_fail(err, NYB_E_FORMAT, "%s: 'model_type' is missing", name);
-    *out = nyb_arch_find(type);
-    if (*out)
-        return NYB_OK;
+        return nyb_fail(err, NYB_E_FORMAT, "%s: 'model_type' is missing", r->name);
 
-    char known[256] = "";
+    char known[512] = "";
     size_t used = 0;
-    for (size_t i = 0; nyb_arch_at(i) && used < sizeof(known); i++)
-        used += (size_t) snprintf(known + used, sizeof(known) - used, "%s%s", i ? ", " : "",
-                                  nyb_arch_at(i)->model_type);
+    const char *last = "";
+    for (size_t i = 0; nyb_arch_at(i); i++) {
+        const nyb_arch *const arch = nyb_arch_at(i);
+        if (strcmp(arch->model_type, type) == 0 && is_when(arch, r->doc)) {
+            r->out->arch = arch;
+            return NYB_OK;
+        }
+        if (used < sizeof(known) && strcmp(arch->model_type, last) != 0)
+            used += (size_t) snprintf(known + used, sizeof(known) - used, "%s%s", i ? ", " : "",
+                                      arch->model_type);
+        last = arch->model_type;
+    }
     return nyb_fail(err, NYB_E_UNSUPPORTED, "%s: model type '%s' is not supported, these are: %s",
-                    name, type, known);
+                    r->name, type, known);
 }
 
-static nyb_status read_extents(nyb_model_config *out, const json_t *doc, const char *name,
-                               nyb_err *err)
+// The first of the spellings that is there, or the first of all.
+static const char *spelling(const nyb_config_reader *r, const char *const *keys)
 {
+    for (size_t i = 0; keys[i]; i++) {
+        if (nyb_config_given(r, keys[i]))
+            return keys[i];
+    }
+    return keys[0];
+}
+
+static nyb_status read_extents(const nyb_config_reader *r, nyb_err *err)
+{
+    nyb_model_config *const c = r->out;
+    enum { SPELLINGS = 5 };
     const struct {
         size_t *to;
-        const char *key;
+        const char *keys[SPELLINGS];
         size_t absent, high;
     } sizes[] = {
-        {&out->hidden, "hidden_size", 0, MOST_WIDTH},
-        {&out->blocks, "num_hidden_layers", 0, MOST_BLOCKS},
-        {&out->heads, "num_attention_heads", 0, MOST_HEADS},
-        {&out->intermediate, "intermediate_size", 0, MOST_WIDTH},
-        {&out->vocab, "vocab_size", 0, INT32_MAX},
-        {&out->positions, "max_position_embeddings", 2048, MOST_POSITIONS},
+        {&c->hidden, {"hidden_size", "n_embd", "dim", "n_embed"}, 0, NYB_MOST_WIDTH},
+        {&c->blocks, {"num_hidden_layers", "n_layer", "n_layers"}, 0, NYB_BLOCKS_MAX},
+        {&c->heads, {"num_attention_heads", "n_head", "n_heads"}, 0, NYB_MOST_HEADS},
+        {&c->vocab, {"vocab_size"}, 0, INT32_MAX},
+        {&c->positions, {"max_position_embeddings", "n_positions"}, 2048, NYB_MOST_POSITIONS},
     };
+    static const char *const widths[] = {"intermediate_size", "n_inner",    "ffn_hidden_size",
+                                         "ffn_dim",           "hidden_dim", NULL};
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
-        const nyb_status status =
-            read_size(sizes[i].to, doc, sizes[i].key, sizes[i].absent, sizes[i].high, err, name);
+        const nyb_status status = nyb_config_size(r, sizes[i].to, spelling(r, sizes[i].keys),
+                                                  sizes[i].absent, sizes[i].high, err);
         if (status != NYB_OK)
             return status;
     }
-    return NYB_OK;
+    // GPT-2 and Falcon leave out what is four times the width.
+    const bool four = !c->arch->gate && c->arch->qkv && c->arch->norm == NYB_NORM_LAYER;
+    nyb_status status = nyb_config_size(r, &c->intermediate, spelling(r, widths),
+                                        four ? 4 * c->hidden : 0, NYB_MOST_WIDTH, err);
+    c->embed_dim = c->hidden;
+    if (status == NYB_OK && c->arch->project_in && nyb_config_given(r, "word_embed_proj_dim"))
+        status = nyb_config_size(r, &c->embed_dim, "word_embed_proj_dim", 0, NYB_MOST_WIDTH, err);
+    if (status == NYB_OK && c->arch->token_type)
+        status = nyb_config_size(r, &c->token_types, "type_vocab_size", 2, NYB_MOST_WIDTH, err);
+    return status;
 }
 
-static nyb_status read_heads(nyb_model_config *out, const json_t *doc, const char *name,
-                             nyb_err *err)
+static nyb_status read_switches(const nyb_config_reader *r, nyb_err *err)
 {
-    const json_t *const given = json_object_get(doc, "num_key_value_heads");
-    const bool silent = !given && out->arch->default_kv_heads;
-    nyb_status status =
-        read_size(&out->kv_heads, doc, "num_key_value_heads",
-                  silent ? out->arch->default_kv_heads : out->heads, MOST_HEADS, err, name);
-    if (status != NYB_OK)
-        return status;
-    if (out->heads % out->kv_heads != 0)
-        return nyb_fail(err, NYB_E_FORMAT,
-                        "%s: 'num_attention_heads' is %zu, which is no multiple of the %zu "
-                        "'num_key_value_heads'",
-                        name, out->heads, out->kv_heads);
-
-    const json_t *const dim = json_object_get(doc, "head_dim");
-    if ((!dim || json_is_null(dim)) && out->hidden % out->heads != 0)
-        return nyb_fail(err, NYB_E_FORMAT,
-                        "%s: 'hidden_size' is %zu, which is no multiple of the %zu "
-                        "'num_attention_heads', and there is no 'head_dim'",
-                        name, out->hidden, out->heads);
-    const size_t derived = out->hidden / out->heads;
-    status =
-        read_size(&out->head_dim, doc, "head_dim", derived ? derived : 1, MOST_HEAD_DIM, err, name);
-    if (status != NYB_OK)
-        return status;
-    if (out->head_dim % 2 != 0)
-        return nyb_fail(err, NYB_E_FORMAT,
-                        "%s: the head size is %zu, rotary positions want it even", name,
-                        out->head_dim);
-    return NYB_OK;
-}
-
-// Every layer has to be of the kind that the rest of the configuration describes.
-static nyb_status check_layer_types(const nyb_model_config *config, const json_t *doc,
-                                    const char *name, nyb_err *err)
-{
-    const json_t *const types = json_object_get(doc, "layer_types");
-    const char *const want = config->window ? "sliding_attention" : "full_attention";
-    size_t index = 0;
-    const json_t *type = NULL;
-    if (types && !json_is_null(types) && !json_is_array(types))
-        return nyb_fail(err, NYB_E_FORMAT, "%s: 'layer_types' is not a list", name);
-    json_array_foreach(types, index, type)
-    {
-        const char *const text = json_string_value(type);
-        if (!text || strcmp(text, want) != 0)
-            return nyb_fail(err, NYB_E_UNSUPPORTED,
-                            "%s: 'layer_types' has '%s' at %zu, only '%s' in every layer is "
-                            "supported here",
-                            name, text ? text : "no text", index, want);
-    }
-    return NYB_OK;
-}
-
-static nyb_status read_window(nyb_model_config *out, const json_t *doc, const char *name,
-                              nyb_err *err)
-{
-    const json_t *const given = json_object_get(doc, "sliding_window");
-    bool used = true;
-    nyb_status status = nyb_json_bool(doc, "use_sliding_window", &used, name, err);
-    if (status != NYB_OK)
-        return status;
-
-    size_t window = 0;
-    if (!given)
-        window = out->arch->default_window;
-    else if (!json_is_null(given))
-        status = read_size(&window, doc, "sliding_window", 0, MOST_POSITIONS, err, name);
-    if (status != NYB_OK)
-        return status;
-    if (window && used && !out->arch->window)
-        return nyb_fail(err, NYB_E_UNSUPPORTED,
-                        "%s: 'sliding_window' is %zu, which a model of type '%s' does not have",
-                        name, window, out->arch->model_type);
-    out->window = used ? window : 0;
-    return check_layer_types(out, doc, name, err);
-}
-
-static nyb_status read_switches(nyb_model_config *out, const json_t *doc, const char *name,
-                                nyb_err *err)
-{
+    nyb_model_config *const c = r->out;
+    const nyb_arch *const arch = c->arch;
     const struct {
         bool *to;
-        const char *key;
+        nyb_flag flag;
     } switches[] = {
-        {&out->tied, "tie_word_embeddings"},
-        {&out->attention_bias, "attention_bias"},
-        {&out->mlp_bias, "mlp_bias"},
+        {&c->tied, arch->tied},         {&c->pre_norm, arch->pre_norm},
+        {&c->parallel, arch->parallel}, {&c->qkv_bias, arch->qkv_bias},
+        {&c->o_bias, arch->o_bias},     {&c->mlp_bias, arch->mlp_bias},
     };
     for (size_t i = 0; i < sizeof(switches) / sizeof(switches[0]); i++) {
-        const nyb_status status = nyb_json_bool(doc, switches[i].key, switches[i].to, name, err);
+        const nyb_status status = nyb_config_flag(r, switches[i].to, switches[i].flag, err);
         if (status != NYB_OK)
             return status;
     }
-    if (!out->arch->biases && (out->attention_bias || out->mlp_bias))
-        return nyb_fail(err, NYB_E_UNSUPPORTED,
-                        "%s: a model of type '%s' has no biases, but '%s' "
-                        "is true",
-                        name, out->arch->model_type,
-                        out->attention_bias ? "attention_bias" : "mlp_bias");
-    return NYB_OK;
+    // A switch that the family does not have must not ask for anything.
+    static const char *const keys[] = {"attention_bias", "mlp_bias"};
+    for (size_t i = 0; i < 2; i++) {
+        const char *const own[] = {arch->qkv_bias.key, arch->mlp_bias.key};
+        bool asked = false;
+        const nyb_status status = nyb_json_bool(r->doc, keys[i], &asked, r->name, err);
+        if (status != NYB_OK)
+            return status;
+        if (asked && (!own[i] || strcmp(own[i], keys[i]) != 0) &&
+            !(i ? arch->mlp_bias.otherwise : arch->qkv_bias.otherwise))
+            return nyb_fail(err, NYB_E_UNSUPPORTED,
+                            "%s: a model of type '%s' has no biases there, but '%s' is true",
+                            r->name, arch->model_type, keys[i]);
+    }
+    bool affine = true, removed = false;
+    nyb_status status =
+        nyb_json_bool(r->doc, "layer_norm_elementwise_affine", &affine, r->name, err);
+    if (status == NYB_OK)
+        status = nyb_json_bool(r->doc, "_remove_final_layer_norm", &removed, r->name, err);
+    c->no_norm_gains = !affine;
+    c->no_final_norm = !arch->final_norm || !c->pre_norm || removed;
+    return status;
 }
 
-static nyb_status read_activation(const json_t *doc, const char *name, nyb_err *err)
+static nyb_status read_activation(const nyb_config_reader *r, nyb_err *err)
 {
-    const char *act = "silu";
-    const nyb_status status = nyb_json_text(doc, "hidden_act", &act, name, err);
+    static const char *const keys[] = {"hidden_activation", "hidden_act", "activation_function",
+                                       "activation", NULL};
+    const char *const key = spelling(r, keys);
+    const char *name = r->out->arch->activation;
+    const nyb_status status = nyb_json_text(r->doc, key, &name, r->name, err);
     if (status != NYB_OK)
         return status;
-    if (strcmp(act, "silu") != 0 && strcmp(act, "swish") != 0)
-        return nyb_fail(err, NYB_E_UNSUPPORTED, "%s: activation '%s' is not supported, 'silu' is",
-                        name, act);
+    if (!nyb_activation_find(&r->out->activation, name))
+        return nyb_fail(err, NYB_E_UNSUPPORTED, "%s: activation '%s' is not supported", r->name,
+                        name);
     return NYB_OK;
 }
 
-static nyb_status read_norm(nyb_model_config *out, const json_t *doc, const char *name,
-                            nyb_err *err)
+static nyb_status read_norm(const nyb_config_reader *r, nyb_err *err)
 {
-    out->norm_eps = 1e-6;
-    const nyb_status status = nyb_json_real(doc, "rms_norm_eps", &out->norm_eps, name, err);
+    static const char *const keys[] = {"rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon",
+                                       NULL};
+    const nyb_arch *const arch = r->out->arch;
+    const char *const key = spelling(r, keys);
+    double eps = arch->eps > 0.0 ? arch->eps : arch->norm == NYB_NORM_LAYER ? 1e-5 : 1e-6;
+    const nyb_status status = nyb_json_real(r->doc, key, &eps, r->name, err);
     if (status != NYB_OK)
         return status;
-    if (!(out->norm_eps >= 0.0 && out->norm_eps <= 1.0))
-        return nyb_fail(err, NYB_E_FORMAT, "%s: 'rms_norm_eps' is %g, want 0 to 1", name,
-                        out->norm_eps);
+    if (!(eps >= 0.0 && eps <= 1.0))
+        return nyb_fail(err, NYB_E_FORMAT, "%s: '%s' is %g, want 0 to 1", r->name, key, eps);
+    r->out->norm_eps = eps;
     return NYB_OK;
 }
 
-static nyb_status read_dtype(nyb_model_config *out, const json_t *doc, const char *name,
-                             nyb_err *err)
+static nyb_status read_labels(const nyb_config_reader *r, nyb_err *err)
 {
+    nyb_model_config *const c = r->out;
+    const json_t *const labels = json_object_get(r->doc, "id2label");
+    if (!c->arch->classifier.out)
+        return NYB_OK;
+    c->labels = json_is_object(labels) ? json_object_size(labels) : 0;
+    if (c->labels)
+        return NYB_OK;
+    return nyb_config_size(r, &c->labels, "num_labels", 2, NYB_MOST_WIDTH, err);
+}
+
+static nyb_status read_dtype(const nyb_config_reader *r, nyb_err *err)
+{
+    const json_t *const doc = r->doc;
+    const char *const name = r->name;
+    nyb_model_config *const out = r->out;
     static const struct {
         const char *text;
         nyb_dtype dtype;
@@ -322,8 +343,11 @@ nyb_status nyb_eos_read(nyb_model_config *out, const json_t *value, const char *
     return NYB_OK;
 }
 
-static nyb_status read_ids(nyb_model_config *out, const json_t *doc, const char *name, nyb_err *err)
+static nyb_status read_ids(const nyb_config_reader *r, nyb_err *err)
 {
+    const json_t *const doc = r->doc;
+    const char *const name = r->name;
+    nyb_model_config *const out = r->out;
     // What the families have when config.json does not mention them; null means none.
     const json_t *const bos = json_object_get(doc, "bos_token_id");
     const json_t *const eos = json_object_get(doc, "eos_token_id");
@@ -338,27 +362,29 @@ static nyb_status read_ids(nyb_model_config *out, const json_t *doc, const char 
         status = read_id(&out->bos, &out->has_bos, first, "bos_token_id", name, err);
     if (status == NYB_OK && eos && !json_is_null(eos))
         status = nyb_eos_read(out, eos, name, err);
+    const json_t *const pad = json_object_get(doc, "pad_token_id");
+    out->pad = 1;
+    if (status == NYB_OK && pad && !json_is_null(pad))
+        status = read_id(&out->pad, &out->has_pad, pad, "pad_token_id", name, err);
     return status;
 }
 
 nyb_status nyb_model_config_read(nyb_model_config *out, const json_t *doc, const char *name,
                                  nyb_err *err)
 {
-    static nyb_status (*const readers[])(nyb_model_config *, const json_t *, const char *,
-                                         nyb_err *) = {
-        read_extents, read_heads, read_window,          read_switches,
-        read_norm,    read_dtype, nyb_rope_config_read, read_ids,
+    static nyb_config_part *const readers[] = {
+        read_arch,     check_features,       read_activation,   read_extents,
+        read_switches, nyb_config_attention, nyb_config_blocks, nyb_config_experts,
+        read_norm,     read_dtype,           nyb_config_ropes,  read_labels,
+        read_ids,
     };
+    const nyb_config_reader r = {.out = out, .doc = doc, .name = name};
     *out = (nyb_model_config){0};
     if (!json_is_object(doc))
         return nyb_fail(err, NYB_E_FORMAT, "%s: not a JSON object", name);
-    nyb_status status = read_arch(&out->arch, doc, name, err);
-    if (status == NYB_OK)
-        status = check_features(doc, name, err);
-    if (status == NYB_OK)
-        status = read_activation(doc, name, err);
+    nyb_status status = NYB_OK;
     for (size_t i = 0; status == NYB_OK && i < sizeof(readers) / sizeof(readers[0]); i++)
-        status = readers[i](out, doc, name, err);
+        status = readers[i](&r, err);
     return status;
 }
 
@@ -377,19 +403,4 @@ nyb_status nyb_model_config_load(nyb_model_config *out, const char *folder, nyb_
     json_decref(doc);
     nyb_arena_clear(&arena);
     return status;
-}
-
-size_t nyb_extent_of(const nyb_model_config *config, nyb_extent extent)
-{
-    switch (extent) {
-    case NYB_EXTENT_QUERY:
-        return config->heads * config->head_dim;
-    case NYB_EXTENT_KEY:
-        return config->kv_heads * config->head_dim;
-    case NYB_EXTENT_INTERMEDIATE:
-        return config->intermediate;
-    case NYB_EXTENT_HIDDEN:
-        break;
-    }
-    return config->hidden;
 }

@@ -1,83 +1,230 @@
 #include "model/forward.h"
 
 #include <assert.h>
+#include <math.h>
 #include <string.h>
 
 #include "core/linalg.h"
 #include "core/log.h"
 #include "core/threads.h"
 #include "kernels/vector.h"
+#include "model/binding.h"
+#include "model/norm.h"
 #include "model/stages.h"
 
 enum {
-    ROW_TILE = 64,   // output rows of one task of a narrow batch
+    ROW_TILE = 64,   // output rows of one task of a narrow stage
     PACK_PANELS = 4, // of weights that one task packs
 };
 
-size_t nyb_token_tile(size_t tokens)
+size_t nyb_token_tile(size_t rows)
 {
-    const size_t eighth = (tokens / 8 + 31) / 32 * 32;
+    const size_t eighth = (rows / 8 + 31) / 32 * 32;
     return eighth < NYB_NARROW_TOKENS ? NYB_NARROW_TOKENS : eighth > 192 ? 192 : eighth;
 }
 
-size_t nyb_scratch_floats(const nyb_gemm *gemm, const nyb_model_config *config, size_t tokens,
-                          size_t positions)
-{
-    const size_t queries = tokens < NYB_QUERY_TILE ? tokens : NYB_QUERY_TILE;
-    const size_t group = config->heads / config->kv_heads;
-    const size_t tile = nyb_token_tile(tokens);
-    const size_t panel =
-        config->intermediate < NYB_PANEL_COLS ? config->intermediate : NYB_PANEL_COLS;
-    const size_t stage = tile * (config->hidden + panel);
-    const size_t head = nyb_head_tile(config) * config->hidden;
-    const size_t most = stage > head ? stage : head;
-    const size_t attention = nyb_attend_words(gemm, queries, group, config->head_dim);
-    const size_t more = attention > most ? attention : most;
-    return positions > more ? positions : more; // the scores of a lone query
-}
+// ---- What a stage reads --------------------------------------------------------------------
+
+// Rows [first, first + rows) of linear `index` of the stage, and the columns of batch->wide that
+// they make.
+typedef struct part {
+    size_t index, first, rows, out;
+} part;
 
 typedef struct stage_run {
     nyb_batch *batch;
-    uint32_t *packed[NYB_LINEARS]; // weights of the stage's linears
     const nyb_block_weights *weights;
+    const nyb_model_config *config;
     const nyb_vector_ops *ops;
-    const nyb_arch_stage *part;
     nyb_stage stage;
-    const float *norm; // NULL: the input is in batch->wide
-    double eps;
+    nyb_norm norm, post;
+    size_t rows;            // of the input
+    const uint32_t *tokens; // [rows] of an expert; NULL: row i is token i
+    nyb_mat source;         // [*, stage.width] what the input is made of
+    bool direct;            // it is the input itself
+    size_t part_count;
+    part parts[NYB_STAGE_LINEARS];
+    uint32_t *packed[NYB_STAGE_LINEARS]; // weights of each part
 } stage_run;
+
+static bool is_routed(const stage_run *r)
+{
+    return r->stage.expert != NYB_ALL_TOKENS;
+}
+
+static nyb_mat source_of(const nyb_batch *b, const nyb_stage *stage)
+{
+    switch (stage->source) {
+    case NYB_FROM_START:
+        return b->start;
+    case NYB_FROM_WIDE:
+        return nyb_block(b->wide, 0, b->tokens, stage->column, stage->column + stage->width);
+    case NYB_FROM_ROUTED:
+    case NYB_FROM_SHARED:
+        return b->routed;
+    case NYB_FROM_RESIDUAL:
+        break;
+    }
+    return b->x;
+}
+
+// Where each linear's output goes. A gate and an up in one matrix are two parts.
+static void cut_parts(stage_run *r)
+{
+    const nyb_stage *const stage = &r->stage;
+    for (size_t i = 0; i < stage->count; i++)
+        r->parts[i] = (part){
+            .index = i, .rows = r->weights->weights[stage->first + i].rows, .out = stage->out[i]};
+    r->part_count = stage->count;
+    if (stage->then == NYB_THEN_GATE && stage->count == 1) {
+        const size_t half = r->parts[0].rows / 2;
+        r->parts[0].rows = half;
+        r->parts[1] = (part){.first = half, .rows = half};
+        r->part_count = 2;
+    }
+}
 
 static stage_run describe(const nyb_batch *batch, const nyb_block_weights *weights, size_t stage)
 {
-    const nyb_model_config *const config = nyb_model_config_of(batch->model);
-    return (stage_run){
+    stage_run r = {
         .weights = weights,
+        .config = nyb_model_config_of(batch->model),
         .ops = nyb_vector_ops_get(),
-        .part = &config->arch->stages[stage],
         .stage = nyb_stage_at(batch->model, weights->index, stage),
-        .norm = weights->norms[stage],
-        .eps = config->norm_eps,
+        .rows = batch->tokens,
     };
+    if (r.stage.norm >= 0)
+        r.norm = nyb_norm_of(weights, r.stage.norm);
+    if (r.stage.post != NYB_POST_NONE)
+        r.post = nyb_norm_of(weights, r.stage.post_norm);
+    if (is_routed(&r) && !batch->routes.all) {
+        const size_t *const starts = batch->routes.starts + r.stage.expert;
+        r.tokens = batch->routes.tokens + starts[0];
+        r.rows = starts[1] - starts[0];
+    }
+    r.source = source_of(batch, &r.stage);
+    r.direct = r.stage.norm < 0 && r.stage.source != NYB_FROM_ROUTED;
+    cut_parts(&r);
+    return r;
 }
 
-static void norm_rows(const stage_run *r, const nyb_batch *batch, size_t token0, nyb_mat out)
+static size_t token_of(const stage_run *r, size_t row)
 {
-    for (size_t i = 0; i < out.rows; i++)
-        r->ops->rms_norm(nyb_row(out, i), nyb_row(batch->x, token0 + i), r->norm, out.cols, r->eps);
+    return r->tokens ? r->tokens[row] : row;
+}
+
+// What the router gives the stage's expert for a row; with a minus where it did not send it there.
+static float score_of(const stage_run *r, const nyb_batch *batch, size_t row)
+{
+    return nyb_row(batch->routes.weights, token_of(r, row))[r->stage.expert];
+}
+
+static void fill_input(const stage_run *r, const nyb_batch *batch, size_t row0, nyb_mat out)
+{
+    const bool listed = r->stage.source == NYB_FROM_ROUTED;
+    const bool scaled = listed && r->config->arch->experts.routing == NYB_ROUTE_INPUT;
+    for (size_t i = 0; i < out.rows; i++) {
+        const size_t row = row0 + i;
+        const float *const from = nyb_row(r->source, listed ? token_of(r, row) : row);
+        if (r->stage.norm >= 0)
+            nyb_norm_row(&r->norm, nyb_row(out, i), from, out.cols);
+        else
+            memcpy(nyb_row(out, i), from, out.cols * sizeof(float));
+        if (scaled)
+            r->ops->scale(nyb_row(out, i), fabsf(score_of(r, batch, row)), out.cols);
+    }
+}
+
+size_t nyb_stage_rows(const nyb_batch *batch, const nyb_block_weights *weights, size_t stage)
+{
+    return describe(batch, weights, stage).rows;
+}
+
+size_t nyb_stage_routed(const nyb_batch *batch, const nyb_block_weights *weights, size_t stage)
+{
+    const int expert = nyb_stage_at(batch->model, weights->index, stage).expert;
+    if (expert == NYB_ALL_TOKENS)
+        return batch->tokens;
+    return batch->routes.starts[expert + 1] - batch->routes.starts[expert];
 }
 
 void nyb_stage_input(const nyb_batch *batch, const nyb_block_weights *weights, size_t stage,
-                     size_t token0, nyb_mat out)
+                     size_t row0, nyb_mat out)
 {
     const stage_run r = describe(batch, weights, stage);
-    assert(out.cols == r.stage.width && token0 + out.rows <= batch->tokens);
-    if (r.norm) {
-        norm_rows(&r, batch, token0, out);
-        return;
-    }
-    for (size_t i = 0; i < out.rows; i++)
-        memcpy(nyb_row(out, i), nyb_row(batch->wide, token0 + i), out.cols * sizeof(float));
+    assert(out.cols == r.stage.width && row0 + out.rows <= r.rows);
+    fill_input(&r, batch, row0, out);
 }
+
+// ---- What becomes of its output ------------------------------------------------------------
+
+static void gate(const stage_run *r, nyb_mat out, nyb_mat up)
+{
+    const nyb_activation *const act = &r->config->activation;
+    for (size_t i = 0; i < out.rows; i++) {
+        float *const to = nyb_row(out, i);
+        const float *const with = nyb_row(up, i);
+        if (act->silu) {
+            r->ops->silu_gate(to, with, out.cols);
+            continue;
+        }
+        act->apply(to, out.cols);
+        for (size_t j = 0; j < out.cols; j++)
+            to[j] *= with[j];
+    }
+}
+
+static void activate(const stage_run *r, nyb_mat out)
+{
+    for (size_t i = 0; i < out.rows; i++)
+        r->config->activation.apply(nyb_row(out, i), out.cols);
+}
+
+// Whether the output has to be whole before it is added.
+static bool is_apart(const stage_run *r)
+{
+    return r->stage.then == NYB_THEN_COLLECT ||
+           (r->stage.then == NYB_THEN_RESIDUAL && r->stage.post == NYB_POST_OUTPUT);
+}
+
+static float shared_weight(const stage_run *r, size_t token)
+{
+    const float *const gate_row = r->weights->vectors[NYB_VECTOR_SHARED_GATE];
+    const float *const x = nyb_row(r->batch->routed, token);
+    double sum = 0.0;
+    for (size_t i = 0; i < r->config->hidden; i++)
+        sum += (double) gate_row[i] * (double) x[i];
+    return (float) (1.0 / (1.0 + exp(-sum)));
+}
+
+// What an expert's output is multiplied by.
+static float weight_of(const stage_run *r, size_t row)
+{
+    if (!is_routed(r))
+        return r->stage.shared_gate ? shared_weight(r, row) : 1.0f;
+    const float score = score_of(r, r->batch, row);
+    if (signbit(score))
+        return 0.0f;
+    return r->config->arch->experts.routing == NYB_ROUTE_INPUT ? 1.0f : score;
+}
+
+// Adds whole outputs of rows from row0 on, or normalises what they were added to.
+static void finish_rows(const stage_run *r, size_t row0, nyb_mat out)
+{
+    for (size_t i = 0; i < out.rows; i++) {
+        const size_t token = token_of(r, row0 + i);
+        float *const y = nyb_row(out, i);
+        if (r->stage.then == NYB_THEN_COLLECT) {
+            r->ops->add_scaled(nyb_row(r->batch->sum, token), y, weight_of(r, row0 + i), out.cols);
+            continue;
+        }
+        nyb_norm_row(&r->post, y, y, out.cols);
+        if (r->stage.post == NYB_POST_OUTPUT)
+            r->ops->add(nyb_row(r->batch->x, token), y, out.cols);
+    }
+}
+
+// ---- Products ------------------------------------------------------------------------------
 
 static void add_bias(const stage_run *r, nyb_mat out, const float *bias)
 {
@@ -85,7 +232,7 @@ static void add_bias(const stage_run *r, nyb_mat out, const float *bias)
         r->ops->add(nyb_row(out, i), bias, out.cols);
 }
 
-// out = in W^T + bias for output columns [c0, c0 + out.cols) of the stage's linear `i`;
+// out = in W^T + bias for output rows [c0, c0 + out.cols) of the stage's linear `i`;
 // with `keep` 1 it is added to what out holds.
 static void multiply(const stage_run *r, nyb_mat out, nyb_mat in, size_t i, size_t c0, float keep)
 {
@@ -95,33 +242,24 @@ static void multiply(const stage_run *r, nyb_mat out, nyb_mat in, size_t i, size
     add_bias(r, out, bias ? bias + c0 : NULL);
 }
 
-// The same for packed inputs and weights; c0 is a multiple of a panel's width.
+// The same for packed inputs and the packed weights of part `i`; c0 is a multiple of a panel's
+// width.
 static void multiply_packed(const stage_run *r, nyb_mat out, const uint32_t *in, size_t i,
                             size_t c0, bool keep)
 {
     const nyb_gemm *const g = r->batch->gemm;
-    const float *const bias = r->weights->biases[r->stage.first + i];
+    const part *const p = &r->parts[i];
+    const float *const bias = r->weights->biases[r->stage.first + p->index];
     const uint32_t *const w = r->packed[i] + c0 * nyb_gemm_depth(g, r->stage.width);
     nyb_gemm_tile(g, out, in, w, r->stage.width, 1.0f, keep);
-    add_bias(r, out, bias ? bias + c0 : NULL);
-}
-
-static size_t width_of(const stage_run *r, size_t i)
-{
-    return r->weights->weights[r->stage.first + i].rows;
-}
-
-static void gate(const stage_run *r, nyb_mat out, nyb_mat up)
-{
-    for (size_t i = 0; i < out.rows; i++)
-        r->ops->silu_gate(nyb_row(out, i), nyb_row(up, i), out.cols);
+    add_bias(r, out, bias ? bias + p->first + c0 : NULL);
 }
 
 // gate and up, panel by panel, so that both are still in the cache when they meet.
 static void run_gated_tile(const stage_run *r, const uint32_t *in, size_t t0, size_t t1,
                            float *scratch)
 {
-    const size_t cols = width_of(r, 0);
+    const size_t cols = r->parts[0].rows;
     for (size_t c = 0; c < cols; c += NYB_PANEL_COLS) {
         const size_t end = cols - c < NYB_PANEL_COLS ? cols : c + NYB_PANEL_COLS;
         const nyb_mat out = nyb_block(r->batch->wide, t0, t1, c, end);
@@ -132,98 +270,130 @@ static void run_gated_tile(const stage_run *r, const uint32_t *in, size_t t0, si
     }
 }
 
-// All of a stage but attention, for one tile of tokens.
+// One output, added to the residual stream or to the experts' sum.
+static void run_added_tile(const stage_run *r, const uint32_t *in, size_t t0, size_t t1,
+                           float *scratch)
+{
+    const size_t hidden = r->batch->x.cols;
+    if (is_apart(r)) {
+        const nyb_mat out = nyb_mat_of(scratch, t1 - t0, hidden);
+        multiply_packed(r, out, in, 0, 0, false);
+        finish_rows(r, t0, out);
+        return;
+    }
+    const nyb_mat out = nyb_block(r->batch->x, t0, t1, 0, hidden);
+    multiply_packed(r, out, in, 0, 0, true);
+    if (r->stage.post == NYB_POST_SUM)
+        finish_rows(r, t0, out);
+}
+
+// All of a stage but attention, for one tile of rows.
 static void run_tile(void *arg, size_t index, unsigned worker)
 {
     const stage_run *const r = arg;
-    const size_t tile = nyb_token_tile(r->batch->tokens), t0 = index * tile;
-    const size_t t1 = r->batch->tokens - t0 < tile ? r->batch->tokens : t0 + tile;
+    const size_t tile = nyb_token_tile(r->rows), t0 = index * tile;
+    const size_t t1 = r->rows - t0 < tile ? r->rows : t0 + tile;
     float *const scratch = nyb_row(r->batch->scratch, worker);
-    nyb_mat in = nyb_block(r->batch->wide, t0, t1, 0, r->stage.width);
-    if (r->norm) {
-        in = nyb_mat_of(scratch, t1 - t0, r->stage.width);
-        norm_rows(r, r->batch, t0, in);
-    }
+    float *const rest = scratch + tile * r->stage.width;
+    nyb_mat in = nyb_mat_of(scratch, t1 - t0, r->stage.width);
+    if (r->direct)
+        in = nyb_block(r->source, t0, t1, 0, r->stage.width);
+    else
+        fill_input(r, r->batch, t0, in);
     uint32_t *const packed = r->batch->packed_in + worker * r->batch->packed_stride;
     const nyb_operand rows = nyb_operand_of(in);
     const size_t width = r->batch->gemm->a_width;
     nyb_gemm_pack(r->batch->gemm, packed, &rows, width, 0, nyb_gemm_panels(in.rows, width));
-    if (r->part->then == NYB_THEN_GATE) {
-        run_gated_tile(r, packed, t0, t1, scratch + tile * r->stage.width);
-    } else if (r->part->then == NYB_THEN_RESIDUAL) {
-        multiply_packed(r, nyb_block(r->batch->x, t0, t1, 0, r->batch->x.cols), packed, 0, 0, true);
+
+    if (r->stage.then == NYB_THEN_GATE) {
+        run_gated_tile(r, packed, t0, t1, rest);
+    } else if (r->stage.then == NYB_THEN_RESIDUAL || r->stage.then == NYB_THEN_COLLECT) {
+        run_added_tile(r, packed, t0, t1, rest);
     } else {
-        size_t column = 0;
-        for (size_t i = 0; i < r->stage.count; i++) {
-            const size_t end = column + width_of(r, i);
-            multiply_packed(r, nyb_block(r->batch->wide, t0, t1, column, end), packed, i, 0, false);
-            column = end;
+        for (size_t i = 0; i < r->part_count; i++) {
+            const size_t out = r->parts[i].out;
+            const nyb_mat to = nyb_block(r->batch->wide, t0, t1, out, out + r->parts[i].rows);
+            multiply_packed(r, to, packed, i, 0, false);
+            if (r->stage.then == NYB_THEN_ACTIVATE)
+                activate(r, to);
         }
     }
 }
 
-// Where a narrow batch puts the output of the stage's linear `i`.
+// ---- Stages of few rows --------------------------------------------------------------------
+
+// Where such a stage puts the output of its part `i`.
 static nyb_mat narrow_out(const stage_run *r, size_t i)
 {
-    const size_t tokens = r->batch->tokens;
-    if (r->part->then == NYB_THEN_RESIDUAL)
-        return r->batch->x;
-    if (r->part->then == NYB_THEN_GATE && i == 1)
-        return nyb_block(r->batch->narrow_up, 0, tokens, 0, width_of(r, 1));
-    size_t column = 0;
-    for (size_t k = 0; k < i; k++)
-        column += width_of(r, k);
-    return nyb_block(r->batch->wide, 0, tokens, column, column + width_of(r, i));
+    const nyb_batch *const b = r->batch;
+    const part *const p = &r->parts[i];
+    if (is_apart(r))
+        return nyb_block(b->narrow_out, 0, r->rows, 0, p->rows);
+    if (r->stage.then == NYB_THEN_RESIDUAL)
+        return b->x;
+    if (r->stage.then == NYB_THEN_GATE && i == 1)
+        return nyb_block(b->narrow_up, 0, r->rows, 0, p->rows);
+    return nyb_block(b->wide, 0, r->rows, p->out, p->out + p->rows);
 }
 
-static void multiply_one(const stage_run *r, float *out, const float *in, size_t i, size_t c0,
+static nyb_mat narrow_in(const stage_run *r)
+{
+    return r->direct ? nyb_block(r->source, 0, r->rows, 0, r->stage.width)
+                     : nyb_block(r->batch->narrow_in, 0, r->rows, 0, r->stage.width);
+}
+
+static void multiply_one(const stage_run *r, float *out, const float *in, const part *p, size_t c0,
                          size_t c1)
 {
-    const nyb_mat w = r->weights->weights[r->stage.first + i];
-    const float *const bias = r->weights->biases[r->stage.first + i];
+    const nyb_mat w = r->weights->weights[r->stage.first + p->index];
+    const float *const bias = r->weights->biases[r->stage.first + p->index];
     float y[ROW_TILE];
-    nyb_gemv(y, nyb_block(w, c0, c1, 0, w.cols), in);
+    nyb_gemv(y, nyb_block(w, p->first + c0, p->first + c1, 0, w.cols), in);
     if (bias)
-        r->ops->add(y, bias + c0, c1 - c0);
-    if (r->part->then == NYB_THEN_RESIDUAL)
+        r->ops->add(y, bias + p->first + c0, c1 - c0);
+    if (r->stage.then == NYB_THEN_RESIDUAL && !is_apart(r))
         r->ops->add(out + c0, y, c1 - c0);
     else
         memcpy(out + c0, y, (c1 - c0) * sizeof(*y));
 }
 
-// ROW_TILE output rows of one of the stage's linears, for all tokens of a narrow batch.
+// ROW_TILE output rows of one of the stage's parts, for all rows of its input.
 static void run_rows(void *arg, size_t index, unsigned worker)
 {
     const stage_run *const r = arg;
-    const size_t tokens = r->batch->tokens;
     size_t i = 0;
     (void) worker;
-    for (size_t tiles; index >= (tiles = (width_of(r, i) + ROW_TILE - 1) / ROW_TILE); i++)
+    for (size_t tiles; index >= (tiles = (r->parts[i].rows + ROW_TILE - 1) / ROW_TILE); i++)
         index -= tiles;
+    const part *const p = &r->parts[i];
     const size_t c0 = index * ROW_TILE;
-    const size_t c1 = width_of(r, i) - c0 < ROW_TILE ? width_of(r, i) : c0 + ROW_TILE;
-    const nyb_mat in = r->norm ? nyb_block(r->batch->narrow_in, 0, tokens, 0, r->stage.width)
-                               : nyb_block(r->batch->wide, 0, tokens, 0, r->stage.width);
-    const nyb_mat out = narrow_out(r, i);
-    if (tokens == 1)
-        multiply_one(r, out.at, in.at, i, c0, c1);
+    const size_t c1 = p->rows - c0 < ROW_TILE ? p->rows : c0 + ROW_TILE;
+    const nyb_mat in = narrow_in(r), out = narrow_out(r, i);
+    const bool add = r->stage.then == NYB_THEN_RESIDUAL && !is_apart(r);
+    if (r->rows == 1)
+        multiply_one(r, out.at, in.at, p, c0, c1);
     else
-        multiply(r, nyb_block(out, 0, tokens, c0, c1), in, i, c0,
-                 r->part->then == NYB_THEN_RESIDUAL ? 1.0f : 0.0f);
+        multiply(r, nyb_block(out, 0, r->rows, c0, c1), in, p->index, p->first + c0,
+                 add ? 1.0f : 0.0f);
 }
 
 static void run_narrow(const nyb_context *ctx, stage_run *r)
 {
-    const size_t tokens = r->batch->tokens;
     size_t tasks = 0;
-    for (size_t i = 0; i < r->stage.count; i++)
-        tasks += (width_of(r, i) + ROW_TILE - 1) / ROW_TILE;
-    if (r->norm)
-        norm_rows(r, r->batch, 0, nyb_block(r->batch->narrow_in, 0, tokens, 0, r->stage.width));
+    for (size_t i = 0; i < r->part_count; i++)
+        tasks += (r->parts[i].rows + ROW_TILE - 1) / ROW_TILE;
+    if (!r->direct)
+        fill_input(r, r->batch, 0, narrow_in(r));
     nyb_parallel(ctx, tasks, run_rows, r);
-    if (r->part->then == NYB_THEN_GATE)
+    if (r->stage.then == NYB_THEN_GATE)
         gate(r, narrow_out(r, 0), narrow_out(r, 1));
+    else if (r->stage.then == NYB_THEN_ACTIVATE)
+        activate(r, narrow_out(r, 0));
+    else if (is_apart(r) || r->stage.post == NYB_POST_SUM)
+        finish_rows(r, 0, narrow_out(r, 0));
 }
+
+// ---- Stages of many rows -------------------------------------------------------------------
 
 size_t nyb_packed_words(const nyb_gemm *gemm, const nyb_model *model)
 {
@@ -231,17 +401,20 @@ size_t nyb_packed_words(const nyb_gemm *gemm, const nyb_model *model)
     for (size_t b = 0; b < nyb_block_count(model); b++) {
         for (size_t s = 0; s < nyb_stage_count(model, b); s++) {
             const nyb_stage stage = nyb_stage_at(model, b, s);
+            const bool halves = stage.then == NYB_THEN_GATE && stage.count == 1;
             size_t words = 0;
-            for (size_t i = stage.first; i < stage.first + stage.count; i++)
-                words += nyb_gemm_packed(gemm, nyb_linear_at(model, b, i)->rows, stage.width,
-                                         gemm->b_width);
+            for (size_t i = stage.first; i < stage.first + stage.count; i++) {
+                const size_t rows = nyb_linear_at(model, b, i)->rows;
+                words += (halves ? 2 : 1) * nyb_gemm_packed(gemm, halves ? rows / 2 : rows,
+                                                            stage.width, gemm->b_width);
+            }
             most = words > most ? words : most;
         }
     }
     return most;
 }
 
-// PACK_PANELS panels of one of the stage's weights.
+// PACK_PANELS panels of one of the stage's parts.
 static void pack_weights(void *arg, size_t index, unsigned worker)
 {
     const stage_run *const r = arg;
@@ -249,32 +422,42 @@ static void pack_weights(void *arg, size_t index, unsigned worker)
     size_t i = 0, panels;
     (void) worker;
     for (;; i++) {
-        panels = nyb_gemm_panels(width_of(r, i), g->b_width);
+        panels = nyb_gemm_panels(r->parts[i].rows, g->b_width);
         const size_t tasks = nyb_gemm_panels(panels, PACK_PANELS);
         if (index < tasks)
             break;
         index -= tasks;
     }
-    const nyb_operand from = nyb_operand_of(r->weights->weights[r->stage.first + i]);
+    const part *const p = &r->parts[i];
+    const nyb_mat w = r->weights->weights[r->stage.first + p->index];
+    const nyb_operand from = nyb_operand_of(nyb_block(w, p->first, p->first + p->rows, 0, w.cols));
     const size_t first = index * PACK_PANELS;
     nyb_gemm_pack(g, r->packed[i], &from, g->b_width, first,
                   panels - first < PACK_PANELS ? panels : first + PACK_PANELS);
 }
 
-// All of a stage but attention, for a batch of many tokens: its weights are packed once.
+// All of a stage but attention, for many rows: its weights are packed once.
 static void run_wide(const nyb_context *ctx, stage_run *r)
 {
     const nyb_gemm *const g = r->batch->gemm;
-    const size_t tile = nyb_token_tile(r->batch->tokens);
+    const size_t tile = nyb_token_tile(r->rows);
     size_t tasks = 0, words = 0;
-    for (size_t i = 0; i < r->stage.count; i++) {
-        const size_t panels = nyb_gemm_panels(width_of(r, i), g->b_width);
+    for (size_t i = 0; i < r->part_count; i++) {
+        const size_t panels = nyb_gemm_panels(r->parts[i].rows, g->b_width);
         r->packed[i] = r->batch->packed_weights + words;
-        words += nyb_gemm_packed(g, width_of(r, i), r->stage.width, g->b_width);
+        words += nyb_gemm_packed(g, r->parts[i].rows, r->stage.width, g->b_width);
         tasks += nyb_gemm_panels(panels, PACK_PANELS);
     }
     nyb_parallel(ctx, tasks, pack_weights, r);
-    nyb_parallel(ctx, (r->batch->tokens + tile - 1) / tile, run_tile, r);
+    nyb_parallel(ctx, (r->rows + tile - 1) / tile, run_tile, r);
+}
+
+// ---- Stages and blocks ---------------------------------------------------------------------
+
+static void copy_rows(nyb_mat to, nyb_mat from)
+{
+    for (size_t i = 0; i < to.rows; i++)
+        memcpy(nyb_row(to, i), nyb_row(from, i), to.cols * sizeof(float));
 }
 
 void nyb_stage_run(const nyb_context *ctx, const nyb_block_weights *weights, size_t stage,
@@ -283,25 +466,41 @@ void nyb_stage_run(const nyb_context *ctx, const nyb_block_weights *weights, siz
     stage_run r = describe(batch, weights, stage);
     r.batch = batch;
     assert(nyb_threads(ctx) <= batch->workers);
-    if (batch->tokens <= NYB_NARROW_TOKENS)
-        run_narrow(ctx, &r);
-    else
+    if (stage == 0 && r.config->parallel)
+        copy_rows(batch->start, batch->x);
+    if (r.rows > NYB_NARROW_TOKENS)
         run_wide(ctx, &r);
-    if (r.part->then == NYB_THEN_ATTENTION)
-        nyb_attention_run(ctx, weights->index, batch);
+    else if (r.rows > 0)
+        run_narrow(ctx, &r);
+    if (r.stage.then == NYB_THEN_ATTENTION)
+        nyb_attention_run(ctx, weights, batch);
+    if (r.stage.routes)
+        nyb_route(ctx, weights, batch);
+    for (size_t t = 0; r.stage.last_of_experts && t < batch->tokens; t++)
+        r.ops->add(nyb_row(batch->x, t), nyb_row(batch->sum, t), batch->x.cols);
 }
 
 nyb_stage_flow nyb_stage_flow_of(const nyb_model *model, size_t block, size_t stage)
 {
-    const nyb_arch *const arch = nyb_model_config_of(model)->arch;
-    const nyb_arch_stage *const part = &arch->stages[stage];
-    const bool residual = part->then == NYB_THEN_RESIDUAL;
+    const nyb_model_config *const c = nyb_model_config_of(model);
+    const nyb_stage at = nyb_stage_at(model, block, stage);
+    const bool last = stage + 1 == nyb_stage_count(model, block);
+    const bool wide = at.source == NYB_FROM_WIDE, residual = at.then == NYB_THEN_RESIDUAL;
+    // Where more than the last stage's outputs outlasts a stage, all columns do.
+    if (c->parallel || c->latent.kv_rank || c->experts.count) {
+        const size_t all = nyb_columns_of(c).count;
+        return (nyb_stage_flow){.x_in = true,
+                                .x_out = true,
+                                .wide_in = stage == 0 ? 0 : all,
+                                .wide_out = last ? 0 : all,
+                                .input_x = stage == 0};
+    }
     return (nyb_stage_flow){
-        .x_in = part->norm || residual,
+        .x_in = !wide || residual,
         .x_out = residual,
-        .wide_in = part->norm ? 0 : nyb_stage_at(model, block, stage).width,
+        .wide_in = wide ? at.column + at.width : 0,
         .wide_out = residual ? 0 : nyb_stage_at(model, block, stage + 1).width,
-        .input_x = part->norm != NULL,
+        .input_x = !wide,
     };
 }
 

@@ -23,16 +23,24 @@
 typedef struct nyb_cache {
     size_t capacity; // positions
     size_t used;     // positions that are filled, the same for every block
-    size_t width;    // kv_heads * head_dim
-    float *memory;   // [blocks, 2 (keys, values), capacity, width]
+    size_t key_width, value_width;
+    float *memory; // [blocks] of keys [capacity, key_width], values [capacity, value_width]
 } nyb_cache;
 
 // Queries of one sample that attend together.
 typedef struct nyb_span {
-    size_t start; // the sample's first token
-    size_t first; // first query's token
+    size_t start, end; // the sample's tokens
+    size_t first;      // first query's token
     size_t count;
 } nyb_span;
+
+// Which tokens a block's router sent to which expert.
+typedef struct nyb_routes {
+    nyb_mat weights;  // [tokens, experts] of the expert's output; with a minus: not sent there
+    uint32_t *tokens; // those of one expert after those of the other, each rising
+    size_t *starts;   // [experts + 1] into tokens
+    bool all;         // every expert reads all tokens, for calibration; weights still hold
+} nyb_routes;
 
 // Allocates a cache for `capacity` positions.
 //
@@ -53,8 +61,13 @@ typedef struct nyb_batch {
     size_t sample_room, span_room; // what it was made for
     nyb_mat x;                     // [tokens, hidden] the residual stream
     nyb_mat wide;                  // [tokens, *] outputs of the last stage that did not go into x
-    float *rope;                   // [*, head_dim] half cosines, half sines, of each position
-    nyb_mat narrow_in, narrow_up;  // for batches of few tokens: a stage's input and side output
+    nyb_mat start;                 // columns of wide: x at the block's beginning, where it is asked
+    nyb_mat routed, sum;           // likewise: the experts' input, and their summed outputs
+    nyb_routes routes;
+    size_t longest;               // positions that the ropes are made for
+    float *ropes[NYB_ROPES];      // [longest, dims] half cosines, half sines, of each position
+    nyb_mat narrow_in, narrow_up; // for stages of few rows: input and side output
+    nyb_mat narrow_out;           // likewise: an output that is not added as it is
     unsigned workers;
     const nyb_gemm *gemm;     // how products of more than a few tokens are made
     uint32_t *packed_weights; // of the stage that runs
@@ -76,7 +89,7 @@ size_t nyb_batch_bytes(const nyb_context *ctx, const nyb_model *model, size_t sa
 //           says what products are made of, except those of a few tokens, which are f32
 //   starts  [samples + 1], starts[0] = 0, rising: each sample has a token or more; copied
 //
-// NYB_E_ARG    starts is not as said.
+// NYB_E_ARG    starts is not as said, or a sample is longer than the model has positions.
 // NYB_E_NOMEM  no room. On both *out is zeroed.
 NYB_NODISCARD nyb_status nyb_batch_init(nyb_batch *out, const nyb_context *ctx,
                                         const nyb_model *model, const size_t *starts,
@@ -94,6 +107,10 @@ NYB_NODISCARD nyb_status nyb_batch_init_cached(nyb_batch *out, const nyb_context
                                                nyb_cache *cache, nyb_err *err);
 void nyb_batch_clear(nyb_batch *batch); // zeroed is fine
 
+// Lists the tokens of each expert anew from routes.weights, which are a part of wide: for callers
+// that put rows of wide there.
+void nyb_batch_list_routes(nyb_batch *batch);
+
 // Lets every later call see the first `samples` only, of all that the batch was made for.
 void nyb_batch_use(nyb_batch *batch, size_t samples);
 
@@ -104,10 +121,17 @@ void nyb_batch_use(nyb_batch *batch, size_t samples);
 NYB_NODISCARD nyb_status nyb_embed(const nyb_context *ctx, nyb_batch *batch, const uint32_t *ids,
                                    nyb_err *err);
 
-// Writes the f32 input of the stage's linears for tokens [token0, token0 + out.rows) into out
-// [*, stage width]. Thread-safe for tokens that do not overlap; the stage must be the next to run.
+// How many rows the stage's input has: all tokens, or those that were sent to its expert. The
+// stage must be the next to run.
+size_t nyb_stage_rows(const nyb_batch *batch, const nyb_block_weights *weights, size_t stage);
+
+// How many tokens the router sent to the stage's expert, whatever routes.all says.
+size_t nyb_stage_routed(const nyb_batch *batch, const nyb_block_weights *weights, size_t stage);
+
+// Writes rows [row0, row0 + out.rows) of the f32 input of the stage's linears into out
+// [*, stage width]. Thread-safe for rows that do not overlap; the stage must be the next to run.
 void nyb_stage_input(const nyb_batch *batch, const nyb_block_weights *weights, size_t stage,
-                     size_t token0, nyb_mat out);
+                     size_t row0, nyb_mat out);
 
 // Runs the stage's linears with the weights as they are now, and what follows up to the next
 // stage's input, for all tokens. After a block's last stage x is the block's output.
@@ -127,13 +151,19 @@ nyb_stage_flow nyb_stage_flow_of(const nyb_model *model, size_t block, size_t st
 // All stages of the block whose weights these are.
 void nyb_block_run(const nyb_context *ctx, const nyb_block_weights *weights, nyb_batch *batch);
 
-// Final norm and output head for tokens [token0, token0 + logits.rows): logits [*, vocab].
+// Final norm and output head of a language model for tokens [token0, token0 + logits.rows): logits [*, vocab].
 // To be called after the last block; does not change x. Costs one pass over the head's weights,
 // so give it some hundred tokens at once.
 //
 // NYB_E_NUMERIC  the head or the norm holds a NaN or an infinity.
 NYB_NODISCARD nyb_status nyb_head(const nyb_context *ctx, nyb_batch *batch, size_t token0,
                                   nyb_mat logits, nyb_err *err);
+
+// The output of a sequence classifier for each sample: logits [samples, labels].
+//
+// NYB_E_NUMERIC  the head or the norm holds a NaN or an infinity.
+NYB_NODISCARD nyb_status nyb_classify(const nyb_context *ctx, nyb_batch *batch, nyb_mat logits,
+                                      nyb_err *err);
 
 // Embeds ids [tokens] and runs every block, loading each into `weights`. Progress: stage
 // `what`, unit "layers".

@@ -1,11 +1,14 @@
 #include <assert.h>
+#include <math.h>
 #include <stdatomic.h>
+#include <string.h>
 
 #include "core/linalg.h"
 #include "core/memory.h"
 #include "core/threads.h"
 #include "kernels/vector.h"
 #include "model/binding.h"
+#include "model/norm.h"
 #include "model/stages.h"
 
 enum { HEAD_TILE_FLOATS = 1 << 18, HEAD_TILE_ROWS = 16 };
@@ -17,42 +20,11 @@ size_t nyb_head_tile(const nyb_model_config *config)
     return enough < config->vocab ? enough : config->vocab;
 }
 
-typedef struct embedding {
-    nyb_batch *batch;
-    const uint32_t *ids;
-    atomic_size_t bad; // the first token whose row is not finite
-} embedding;
-
-static void keep_least(atomic_size_t *least, size_t value)
+void nyb_keep_least(atomic_size_t *least, size_t value)
 {
     size_t seen = atomic_load(least);
     while (value < seen && !atomic_compare_exchange_weak(least, &seen, value))
         ;
-}
-
-static void embed_one(void *arg, size_t token, unsigned worker)
-{
-    embedding *const e = arg;
-    const nyb_mat row = nyb_block(e->batch->x, token, token + 1, 0, e->batch->x.cols);
-    (void) worker;
-    if (nyb_tensor_widen(nyb_model_embedding(e->batch->model), e->ids[token], row, NULL) != NYB_OK)
-        keep_least(&e->bad, token);
-}
-
-nyb_status nyb_embed(const nyb_context *ctx, nyb_batch *batch, const uint32_t *ids, nyb_err *err)
-{
-    const size_t vocab = nyb_model_config_of(batch->model)->vocab;
-    for (size_t i = 0; i < batch->tokens; i++) {
-        if (ids[i] >= vocab)
-            return nyb_fail(err, NYB_E_ARG, "token id %u at %zu is outside the vocabulary of %zu",
-                            ids[i], i, vocab);
-    }
-    embedding e = {.batch = batch, .ids = ids, .bad = batch->tokens};
-    nyb_parallel(ctx, batch->tokens, embed_one, &e);
-    if (e.bad < batch->tokens)
-        return nyb_tensor_widen(nyb_model_embedding(batch->model), ids[e.bad],
-                                nyb_block(batch->x, e.bad, e.bad + 1, 0, batch->x.cols), err);
-    return NYB_OK;
 }
 
 typedef struct head {
@@ -69,7 +41,7 @@ static nyb_status read_rows(const nyb_model *model, size_t row0, nyb_mat out, ny
 {
     const nyb_linear *const linear = nyb_model_head(model);
     if (!linear->quantized)
-        return nyb_tensor_widen(linear->weight, row0, out, err);
+        return nyb_linear_widen(linear, row0, out, err);
     nyb_qweight_dequantize(nyb_model_head_codes(model), row0, out);
     return NYB_OK;
 }
@@ -80,31 +52,77 @@ static nyb_mat tile_of(const head *h, size_t index, unsigned worker)
     return nyb_mat_of(nyb_row(h->scratch, worker), left < h->tile ? left : h->tile, h->in.cols);
 }
 
+static void cap_logits(nyb_mat logits, double cap)
+{
+    for (size_t i = 0; i < logits.rows; i++) {
+        float *const row = nyb_row(logits, i);
+        for (size_t j = 0; j < logits.cols; j++)
+            row[j] = (float) (cap * tanh((double) row[j] / cap));
+    }
+}
+
 static void run_head_tile(void *arg, size_t index, unsigned worker)
 {
     head *const h = arg;
     const size_t row0 = index * h->tile;
     const nyb_mat rows = tile_of(h, index, worker);
+    const double cap = nyb_model_config_of(h->model)->logit_cap;
     if (read_rows(h->model, row0, rows, NULL) != NYB_OK) {
-        keep_least(&h->bad, index);
+        nyb_keep_least(&h->bad, index);
         return;
     }
+    const nyb_mat out = nyb_block(h->logits, 0, h->in.rows, row0, row0 + rows.rows);
     if (h->in.rows == 1)
-        nyb_gemv(h->logits.at + row0, rows, h->in.at);
+        nyb_gemv(out.at, rows, h->in.at);
     else
-        nyb_gemm_nt(nyb_block(h->logits, 0, h->in.rows, row0, row0 + rows.rows), h->in, rows, 1.0f,
-                    0.0f);
+        nyb_gemm_nt(out, h->in, rows, 1.0f, 0.0f);
+    if (cap > 0.0)
+        cap_logits(out, cap);
 }
 
-// Final norm of x's rows into `in`, with the gains in a worker's scratch.
+// Final norm of x's rows into `in`, with the gains in a worker's scratch. x when there is none.
 static nyb_status norm_rows(const nyb_batch *batch, size_t token0, nyb_mat in, nyb_err *err)
 {
-    const nyb_vector_ops *const ops = nyb_vector_ops_get();
-    const double eps = nyb_model_config_of(batch->model)->norm_eps;
-    const nyb_mat gains = nyb_mat_of(batch->scratch.at, 1, in.cols);
-    const nyb_status status = nyb_tensor_widen(nyb_model_final_norm(batch->model), 0, gains, err);
-    for (size_t i = 0; status == NYB_OK && i < in.rows; i++)
-        ops->rms_norm(nyb_row(in, i), nyb_row(batch->x, token0 + i), gains.at, in.cols, eps);
+    const nyb_model_config *const config = nyb_model_config_of(batch->model);
+    const nyb_outer *const outer = nyb_model_outer(batch->model);
+    const nyb_mat gain = nyb_mat_of(batch->scratch.at, 1, in.cols);
+    const nyb_mat bias = nyb_mat_of(batch->scratch.at + in.cols, 1, in.cols);
+    nyb_norm norm = {.kind = config->arch->norm, .eps = config->norm_eps};
+    nyb_status status = NYB_OK;
+    if (outer->final_norm)
+        status = nyb_tensor_widen(outer->final_norm, 0, gain, err);
+    if (status == NYB_OK && outer->final_norm_bias)
+        status = nyb_tensor_widen(outer->final_norm_bias, 0, bias, err);
+    norm.gain = outer->final_norm ? gain.at : NULL;
+    norm.bias = outer->final_norm_bias ? bias.at : NULL;
+    for (size_t i = 0; norm.gain && norm.kind == NYB_NORM_RMS_PLUS && i < in.cols; i++)
+        gain.at[i] += 1.0f;
+    for (size_t i = 0; status == NYB_OK && i < in.rows; i++) {
+        const float *const x = nyb_row(batch->x, token0 + i);
+        if (config->no_final_norm)
+            memcpy(nyb_row(in, i), x, in.cols * sizeof(float));
+        else
+            nyb_norm_row(&norm, nyb_row(in, i), x, in.cols);
+    }
+    return status;
+}
+
+// in = in P^T, row by row, through a worker's scratch.
+static nyb_status project_rows(const nyb_batch *batch, nyb_mat *in, nyb_err *err)
+{
+    const nyb_linear *const linear = &nyb_model_outer(batch->model)->project_out;
+    const nyb_mat out = nyb_block(*in, 0, in->rows, 0, linear->rows);
+    nyb_arena arena = {0};
+    const nyb_mat matrix = nyb_arena_mat(&arena, linear->rows, linear->cols);
+    nyb_status status = matrix.at ? nyb_linear_widen(linear, 0, matrix, err)
+                                  : nyb_no_memory(err, "a projection", linear->rows, linear->cols);
+    float *const row = batch->scratch.at;
+    for (size_t i = 0; status == NYB_OK && i < in->rows; i++) {
+        nyb_gemv(row, matrix, nyb_row(*in, i));
+        memcpy(nyb_row(out, i), row, out.cols * sizeof(float));
+    }
+    nyb_arena_clear(&arena);
+    *in = out;
     return status;
 }
 
@@ -113,6 +131,10 @@ nyb_status nyb_head(const nyb_context *ctx, nyb_batch *batch, size_t token0, nyb
 {
     const nyb_model_config *const config = nyb_model_config_of(batch->model);
     assert(logits.cols == config->vocab && token0 + logits.rows <= batch->tokens);
+    if (config->labels)
+        return nyb_fail(err, NYB_E_UNSUPPORTED,
+                        "%s: a sequence classifier has no next token to predict",
+                        nyb_model_folder(batch->model));
     // Nothing is left in the stages' buffer after the last block: the normed rows go there.
     head h = {
         .model = batch->model,
@@ -122,7 +144,9 @@ nyb_status nyb_head(const nyb_context *ctx, nyb_batch *batch, size_t token0, nyb
         .tile = nyb_head_tile(config),
         .bad = SIZE_MAX,
     };
-    const nyb_status status = norm_rows(batch, token0, h.in, err);
+    nyb_status status = norm_rows(batch, token0, h.in, err);
+    if (status == NYB_OK && nyb_model_outer(batch->model)->project_out.weight)
+        status = project_rows(batch, &h.in, err);
     if (status != NYB_OK)
         return status;
     nyb_parallel(ctx, (config->vocab + h.tile - 1) / h.tile, run_head_tile, &h);

@@ -18,17 +18,22 @@ typedef struct logits_run {
     size_t together; // samples
     nyb_block_weights weights;
     nyb_batch batch;
-    nyb_mat tile; // [LOGITS_TOKENS, vocab]
+    size_t width; // of a row: the vocabulary, or a classifier's labels
+    nyb_mat tile; // [LOGITS_TOKENS, width]
     nyb_npy_writer *writer;
 } logits_run;
+
+static bool is_classifier(const logits_run *r)
+{
+    return nyb_model_config_of(r->model)->labels > 0;
+}
 
 // How many samples fit the ceiling beside the weights of a block and a tile of logits.
 static nyb_status plan(logits_run *r, nyb_err *err)
 {
     const nyb_context *const ctx = r->ctx;
-    const size_t vocab = nyb_model_config_of(r->model)->vocab;
     const size_t rows = r->ids.length < LOGITS_TOKENS ? r->ids.length : LOGITS_TOKENS;
-    const size_t fixed = nyb_block_weights_bytes(r->model) + rows * vocab * sizeof(float);
+    const size_t fixed = nyb_block_weights_bytes(r->model) + rows * r->width * sizeof(float);
     const size_t ceiling =
         ctx && ctx->memory_bytes ? ctx->memory_bytes : fixed + (size_t) ACTIVATION_BYTES;
     const size_t one = nyb_batch_bytes(ctx, r->model, 1, r->ids.length, r->ids.length);
@@ -44,6 +49,19 @@ static nyb_status plan(logits_run *r, nyb_err *err)
     return NYB_OK;
 }
 
+static nyb_status append(logits_run *r, size_t rows, nyb_err *err)
+{
+    return nyb_npy_append(r->writer, r->tile.at, rows * r->width * sizeof(float), err);
+}
+
+static nyb_status write_classes(logits_run *r, nyb_err *err)
+{
+    nyb_mat out = r->tile;
+    out.rows = r->batch.samples;
+    const nyb_status status = nyb_classify(r->ctx, &r->batch, out, err);
+    return status == NYB_OK ? append(r, out.rows, err) : status;
+}
+
 static nyb_status write_logits(logits_run *r, nyb_err *err)
 {
     for (size_t t = 0; t < r->batch.tokens; t += r->tile.rows) {
@@ -52,8 +70,7 @@ static nyb_status write_logits(logits_run *r, nyb_err *err)
         nyb_status status =
             nyb_head(r->ctx, &r->batch, t, nyb_block(r->tile, 0, rows, 0, r->tile.cols), err);
         if (status == NYB_OK)
-            status =
-                nyb_npy_append(r->writer, r->tile.at, rows * r->tile.cols * sizeof(float), err);
+            status = append(r, rows, err);
         if (status != NYB_OK)
             return status;
     }
@@ -72,7 +89,7 @@ static nyb_status run_samples(logits_run *r, nyb_err *err)
             status = nyb_forward(r->ctx, &r->batch, &r->weights, r->ids.at + s * r->ids.length,
                                  "logits", err);
         if (status == NYB_OK)
-            status = write_logits(r, err);
+            status = is_classifier(r) ? write_classes(r, err) : write_logits(r, err);
         if (status != NYB_OK)
             return status;
     }
@@ -81,18 +98,22 @@ static nyb_status run_samples(logits_run *r, nyb_err *err)
 
 static nyb_status prepare(logits_run *r, nyb_arena *arena, const char *path, nyb_err *err)
 {
-    const size_t vocab = nyb_model_config_of(r->model)->vocab;
-    const nyb_tensor shape = {
-        .name = path, .dtype = NYB_F32, .rank = 3, .shape = {r->ids.samples, r->ids.length, vocab}};
+    const size_t length = r->ids.length;
+    const nyb_tensor each = {
+        .name = path, .dtype = NYB_F32, .rank = 3, .shape = {r->ids.samples, length, r->width}};
+    const nyb_tensor whole = {
+        .name = path, .dtype = NYB_F32, .rank = 2, .shape = {r->ids.samples, r->width}};
     nyb_status status = plan(r, err);
     if (status != NYB_OK)
         return status;
-    r->tile =
-        nyb_arena_mat(arena, r->ids.length < LOGITS_TOKENS ? r->ids.length : LOGITS_TOKENS, vocab);
+    const size_t some = length < LOGITS_TOKENS ? length : LOGITS_TOKENS;
+    r->tile = nyb_arena_mat(arena, is_classifier(r) ? r->together : some, r->width);
     if (!r->tile.at)
-        return nyb_no_memory(err, "a tile of logits", r->tile.rows, vocab * sizeof(float));
+        return nyb_no_memory(err, "a tile of logits", r->tile.rows, r->width * sizeof(float));
     status = nyb_block_weights_init(&r->weights, r->model, err);
-    return status == NYB_OK ? nyb_npy_create(&r->writer, path, &shape, err) : status;
+    return status == NYB_OK
+               ? nyb_npy_create(&r->writer, path, is_classifier(r) ? &whole : &each, err)
+               : status;
 }
 
 nyb_status nyb_logits(const nyb_context *ctx, const char *folder, const char *tokens,
@@ -104,15 +125,17 @@ nyb_status nyb_logits(const nyb_context *ctx, const char *folder, const char *to
     nyb_status status = nyb_model_open(&model, folder, err);
     r.model = model;
     if (status == NYB_OK)
+        r.width = is_classifier(&r) ? nyb_model_config_of(model)->labels
+                                    : nyb_model_config_of(model)->vocab;
+    if (status == NYB_OK)
         status = nyb_ids_load(&r.ids, &arena, tokens, nyb_model_config_of(model)->vocab, err);
     if (status == NYB_OK)
         status = prepare(&r, &arena, path, err);
     if (status == NYB_OK)
         status = run_samples(&r, err);
     if (status == NYB_OK && result)
-        *result = (nyb_logits_result){.samples = r.ids.samples,
-                                      .length = r.ids.length,
-                                      .vocab = nyb_model_config_of(model)->vocab};
+        *result =
+            (nyb_logits_result){.samples = r.ids.samples, .length = r.ids.length, .vocab = r.width};
     nyb_npy_discard(r.writer);
     nyb_batch_clear(&r.batch);
     nyb_block_weights_clear(&r.weights);

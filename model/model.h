@@ -12,15 +12,75 @@
 typedef struct nyb_linear {
     const char *module;       // "model.layers.3.self_attn.q_proj"
     size_t rows, cols;        // out_features, in_features
-    const nyb_tensor *weight; // [rows, cols] of a float or block type, mapped; NULL: quantised
+    const nyb_tensor *weight; // of a float or block type, mapped; NULL: quantised
+    bool transposed;          // weight is [cols, *] instead of [rows, cols]
+    size_t slice;             // which matrix of a weight of rank 3
+    size_t first;             // its rows start at this column of a transposed weight
     const nyb_tensor *bias;   // [rows] likewise; NULL: none
     bool quantized;
 } nyb_linear;
+
+// Small tensors of a block that are no linear layers.
+typedef enum nyb_vector {
+    NYB_VECTOR_ATTENTION_NORM = 0,
+    NYB_VECTOR_ATTENTION_POST,
+    NYB_VECTOR_MLP_NORM,
+    NYB_VECTOR_MLP_POST,
+    NYB_VECTOR_Q_NORM,
+    NYB_VECTOR_K_NORM,
+    NYB_VECTOR_Q_RANK_NORM,
+    NYB_VECTOR_KV_RANK_NORM,
+    NYB_VECTOR_NORMS, // the ones above are norms: their biases follow
+    NYB_VECTOR_BIASES = NYB_VECTOR_NORMS,
+    NYB_VECTOR_ROUTER = 2 * NYB_VECTOR_NORMS, // [experts, hidden]
+    NYB_VECTOR_CORRECTION,                    // [experts]
+    NYB_VECTOR_SHARED_GATE,                   // [hidden]
+    NYB_VECTORS,
+} nyb_vector;
+
+// Where a stage's input comes from.
+typedef enum nyb_source {
+    NYB_FROM_RESIDUAL = 0, // the residual stream
+    NYB_FROM_START,        // the residual stream as it was when the block began
+    NYB_FROM_WIDE,         // columns of the last stages' outputs
+    NYB_FROM_ROUTED,       // the input of the experts, for the tokens sent to one
+    NYB_FROM_SHARED,       // the same for all tokens
+} nyb_source;
+
+// What happens to a stage's outputs.
+typedef enum nyb_then {
+    NYB_THEN_KEEP = 0,  // they stay where they are put
+    NYB_THEN_ATTENTION, // with what was put there before they are q, k, v: attend
+    NYB_THEN_GATE,      // the next stage reads act(gate) * up
+    NYB_THEN_ACTIVATE,  // the next stage reads act(output)
+    NYB_THEN_RESIDUAL,  // they are added to the residual stream
+    NYB_THEN_COLLECT,   // they are added, weighted, to the sum of the experts' outputs
+} nyb_then;
+
+// Where the norm of an output goes.
+typedef enum nyb_post_kind {
+    NYB_POST_NONE = 0,
+    NYB_POST_OUTPUT, // before it is added
+    NYB_POST_SUM,    // of the residual stream with it
+} nyb_post_kind;
+
+enum { NYB_STAGE_LINEARS = 4, NYB_ALL_TOKENS = -1 };
 
 // Linears [first, first + count) of a block read the same input of `width` columns.
 typedef struct nyb_stage {
     size_t first, count;
     size_t width;
+    nyb_source source;
+    size_t column; // NYB_FROM_WIDE: where the input starts
+    int norm;      // nyb_vector of the input's norm; -1: none
+    nyb_then then;
+    size_t out[NYB_STAGE_LINEARS]; // columns of the outputs
+    nyb_post_kind post;
+    int post_norm;        // nyb_vector
+    int expert;           // the tokens sent to this one, or NYB_ALL_TOKENS
+    bool shared_gate;     // NYB_THEN_COLLECT: weighted by the shared gate
+    bool routes;          // after it, tokens are sent to experts
+    bool last_of_experts; // after it, the sum goes to the residual stream
 } nyb_stage;
 
 typedef struct nyb_model nyb_model;
@@ -41,27 +101,28 @@ const nyb_model_config *nyb_model_config_of(const nyb_model *model);
 const nyb_checkpoint *nyb_model_checkpoint(const nyb_model *model);
 const nyb_quantization *nyb_model_quantization(const nyb_model *model); // NULL: none
 
-// The walk sees a block as stages of linears, whatever the architecture. Both counts may depend
-// on the block once architectures differ from block to block.
+// The walk sees a block as stages of linears, whatever the architecture. Both counts depend on the
+// block where architectures differ from block to block.
 size_t nyb_block_count(const nyb_model *model);
 size_t nyb_stage_count(const nyb_model *model, size_t block);
 nyb_stage nyb_stage_at(const nyb_model *model, size_t block, size_t stage);
 size_t nyb_linear_count(const nyb_model *model, size_t block);
 const nyb_linear *nyb_linear_at(const nyb_model *model, size_t block, size_t linear);
 
-const nyb_tensor *nyb_model_embedding(const nyb_model *model);  // [vocab, hidden]
-const nyb_tensor *nyb_model_final_norm(const nyb_model *model); // [hidden]
-// The output head; its weight is the embedding when they are tied.
+const nyb_tensor *nyb_model_embedding(const nyb_model *model); // [vocab, embed_dim]
+// The output head; its weight is the embedding when they are tied. Of a classifier: its last
+// linear layer, [labels, hidden].
 const nyb_linear *nyb_model_head(const nyb_model *model);
 
 // One block's weights in f32, in memory of its own that is used for block after block.
 typedef struct nyb_block_weights {
     const nyb_model *model;
-    size_t index; // of the loaded block
+    size_t index;  // of the loaded block
+    size_t floats; // of the memory behind the arrays below
     float *memory;
-    nyb_mat weights[NYB_LINEARS]; // [rows, cols] of each linear; the caller may overwrite them
-    float *biases[NYB_LINEARS];   // [rows], NULL: none
-    float *norms[NYB_STAGES];     // [hidden], NULL: the stage has none
+    nyb_mat *weights;            // [rows, cols] of each linear; the caller may overwrite them
+    float **biases;              // [rows] of each linear, NULL: none
+    float *vectors[NYB_VECTORS]; // NULL: the block has none
 } nyb_block_weights;
 
 // Bytes that nyb_block_weights_init() allocates. SIZE_MAX when they cannot be counted.

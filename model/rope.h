@@ -4,14 +4,12 @@
 
 #include "model/config.h"
 
-// Reads rope_scaling, rope_parameters and rope_theta into out->rope.
-NYB_NODISCARD nyb_status nyb_rope_config_read(nyb_model_config *out, const json_t *doc,
-                                              const char *name, nyb_err *err);
+// Angles by which the pairs [0, rope->dims / 2) turn from one position to the next, for sequences
+// of at most `length` positions: the dynamic kinds depend on it.
+void nyb_rope_frequencies(float *frequencies, const nyb_rope_config *rope, size_t length);
 
-// Angle by which pair `pair` in [0, head_dim / 2) turns from one position to the next.
-float nyb_rope_frequency(const nyb_model_config *config, size_t pair);
-
-// Writes the row of position p: head_dim / 2 cosines, then as many sines.
-void nyb_rope_row(float *row, const float *frequencies, size_t half, size_t position);
+// Writes the row of position p: `half` cosines, then as many sines, times the magnitude.
+void nyb_rope_row(float *row, const float *frequencies, size_t half, size_t position,
+                  float magnitude);
 
 #endif // NYB_MODEL_ROPE_H_

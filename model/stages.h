@@ -3,17 +3,19 @@
 #ifndef NYB_MODEL_STAGES_H_
 #define NYB_MODEL_STAGES_H_
 
+#include <stdatomic.h>
+
 #include "kernels/attend.h"
 #include "model/forward.h"
 
 enum {
-    NYB_NARROW_TOKENS = 32, // batches up to here are cut by output rows, larger ones by tokens
+    NYB_NARROW_TOKENS = 32, // stages up to here are cut by output rows, larger ones by tokens
     NYB_QUERY_TILE = NYB_ATTEND_TILE, // queries of a span
     NYB_PANEL_COLS = 1024,            // columns of a side output that are in flight
 };
 
-// Tokens of one task of a batch above NYB_NARROW_TOKENS.
-size_t nyb_token_tile(size_t tokens);
+// Rows of one task of a stage above NYB_NARROW_TOKENS.
+size_t nyb_token_tile(size_t rows);
 
 // Rows of the output head that one task reads at once.
 size_t nyb_head_tile(const nyb_model_config *config);
@@ -25,8 +27,21 @@ size_t nyb_scratch_floats(const nyb_gemm *gemm, const nyb_model_config *config, 
 // Words that the packed weights of the largest stage take.
 size_t nyb_packed_words(const nyb_gemm *gemm, const nyb_model *model);
 
-// Attention over the q, k and v columns of batch->wide, whose q and k are not turned yet;
-// leaves its output in the q columns. With a cache, keys and values go there first.
-void nyb_attention_run(const nyb_context *ctx, size_t block, nyb_batch *batch);
+// Whether attention asks for all scores of a query at once: soft caps, linear biases, chunks,
+// later tokens, values of another size than keys.
+bool nyb_needs_scores(const nyb_model_config *config);
+
+// *least = value when that is less.
+void nyb_keep_least(atomic_size_t *least, size_t value);
+
+// Brings the stages' outputs into the order q, k, v, normalises and turns q and k. With a cache,
+// keys and values go there too. `attention_run` does it first.
+void nyb_heads_run(const nyb_context *ctx, const nyb_block_weights *weights, nyb_batch *batch);
+
+// Attention over the q, k and v columns of batch->wide; its output goes to the columns for it.
+void nyb_attention_run(const nyb_context *ctx, const nyb_block_weights *weights, nyb_batch *batch);
+
+// Sends the tokens of x to the block's experts.
+void nyb_route(const nyb_context *ctx, const nyb_block_weights *weights, nyb_batch *batch);
 
 #endif // NYB_MODEL_STAGES_H_

@@ -8,6 +8,16 @@
 #include "kernels/vector.h"
 #include "model/binding.h"
 
+static nyb_status check_finite(const nyb_tensor *tensor, size_t index, const float *x, size_t n,
+                               nyb_err *err)
+{
+    const size_t bad = nyb_vector_ops_get()->first_not_finite(x, n);
+    if (bad < n)
+        return nyb_fail(err, NYB_E_NUMERIC, "tensor '%s' holds %g at (%zu, %zu)", tensor->name,
+                        (double) x[bad], index, bad);
+    return NYB_OK;
+}
+
 static size_t stored_row(const nyb_tensor *tensor, size_t row)
 {
     if (tensor->paired_rows == 0)
@@ -21,7 +31,6 @@ nyb_status nyb_tensor_widen(const nyb_tensor *tensor, size_t row0, nyb_mat out, 
     const nyb_block_codec *const codec = nyb_block_codec_get(tensor->dtype);
     const nyb_block_size block = nyb_dtype_block(tensor->dtype);
     const size_t blocks = out.cols / block.values, row_bytes = blocks * block.bytes;
-    const nyb_vector_ops *const ops = nyb_vector_ops_get();
     assert(out.cols % block.values == 0 && (row0 + out.rows) * row_bytes <= tensor->bytes);
     for (size_t i = 0; i < out.rows; i++) {
         float *const to = nyb_row(out, i);
@@ -31,12 +40,43 @@ nyb_status nyb_tensor_widen(const nyb_tensor *tensor, size_t row0, nyb_mat out, 
             codec->dequantize(to, from, blocks);
         else
             nyb_widen(to, from, tensor->dtype, out.cols);
-        const size_t bad = ops->first_not_finite(to, out.cols);
-        if (bad < out.cols)
-            return nyb_fail(err, NYB_E_NUMERIC, "tensor '%s' holds %g at (%zu, %zu)", tensor->name,
-                            (double) to[bad], row0 + i, bad);
+        const nyb_status status = check_finite(tensor, row0 + i, to, out.cols, err);
+        if (status != NYB_OK)
+            return status;
     }
     return NYB_OK;
+}
+
+// Rows of a matrix that is stored [cols, *]: `rows` of its columns are read at a time.
+static nyb_status widen_transposed(const nyb_linear *linear, size_t row0, nyb_mat out, nyb_err *err)
+{
+    enum { STEP = 64 };
+    const nyb_tensor *const t = linear->weight;
+    const size_t stored = t->shape[t->rank - 1], size = nyb_dtype_bytes(t->dtype);
+    const size_t first = linear->slice * linear->cols;
+    float row[STEP];
+    for (size_t c = 0; c < linear->cols; c++) {
+        const unsigned char *const from =
+            (const unsigned char *) t->at + ((first + c) * stored + linear->first + row0) * size;
+        for (size_t r = 0; r < out.rows; r += STEP) {
+            const size_t some = out.rows - r < STEP ? out.rows - r : STEP;
+            nyb_widen(row, from + r * size, t->dtype, some);
+            const nyb_status status = check_finite(t, c, row, some, err);
+            if (status != NYB_OK)
+                return status;
+            for (size_t i = 0; i < some; i++)
+                nyb_row(out, r + i)[c] = row[i];
+        }
+    }
+    return NYB_OK;
+}
+
+nyb_status nyb_linear_widen(const nyb_linear *linear, size_t row0, nyb_mat out, nyb_err *err)
+{
+    assert(out.cols == linear->cols && row0 + out.rows <= linear->rows);
+    if (linear->transposed)
+        return widen_transposed(linear, row0, out, err);
+    return nyb_tensor_widen(linear->weight, row0, out, err);
 }
 
 // Floats that a vector or matrix takes, so that the next one starts on a cache line.
@@ -46,68 +86,93 @@ static size_t padded(size_t floats)
     return (floats + line - 1) / line * line;
 }
 
-// Lays the arrays out from `memory` on (NULL: only counts), returns how many floats they take.
-// Every product is far from overflow: config.h bounds the extents.
-static size_t lay_out(nyb_block_weights *w, float *memory)
+static size_t vector_floats(const nyb_tensor *tensor)
+{
+    return tensor->shape[0] * (tensor->rank > 1 ? tensor->shape[1] : 1);
+}
+
+// Lays the arrays of block `index` out from `memory` on (NULL: only counts), returns how many
+// floats they take. Every product is far from overflow: config.h bounds the extents.
+static size_t lay_out(nyb_block_weights *w, size_t index, float *memory)
 {
     const nyb_model *const m = w->model;
     size_t used = 0;
-    for (size_t i = 0; i < nyb_linear_count(m, 0); i++) {
-        const nyb_linear *const linear = nyb_linear_at(m, 0, i);
-        w->weights[i] = nyb_mat_of(memory ? memory + used : NULL, linear->rows, linear->cols);
-        used += padded(linear->rows * linear->cols);
+    for (size_t i = 0; i < nyb_linear_count(m, index); i++) {
+        const nyb_linear *const linear = nyb_linear_at(m, index, i);
+        const size_t floats = padded(linear->rows * linear->cols);
+        if (memory) {
+            w->weights[i] = nyb_mat_of(memory + used, linear->rows, linear->cols);
+            w->biases[i] = linear->bias ? memory + used + floats : NULL;
+        }
+        used += floats + (linear->bias ? padded(linear->rows) : 0);
     }
-    // Room for every bias: quantised blocks may differ in whether they have one.
-    for (size_t i = 0; i < nyb_linear_count(m, 0); i++) {
-        w->biases[i] = memory ? memory + used : NULL;
-        used += padded(nyb_linear_at(m, 0, i)->rows);
-    }
-    for (size_t s = 0; s < nyb_stage_count(m, 0); s++) {
-        if (!nyb_norm_at(m, 0, s))
-            continue;
-        w->norms[s] = memory ? memory + used : NULL;
-        used += padded(nyb_stage_at(m, 0, s).width);
+    for (nyb_vector v = 0; v < NYB_VECTORS; v++) {
+        const nyb_tensor *const tensor = nyb_vector_at(m, index, v);
+        w->vectors[v] = tensor && memory ? memory + used : NULL;
+        used += tensor ? padded(vector_floats(tensor)) : 0;
     }
     return used;
 }
 
+static size_t most_linears(const nyb_model *m)
+{
+    size_t most = 0;
+    for (size_t b = 0; b < nyb_block_count(m); b++)
+        most = nyb_linear_count(m, b) > most ? nyb_linear_count(m, b) : most;
+    return most;
+}
+
+// Of the largest block: blocks may differ, quantised ones in whether they have a bias.
+static size_t most_floats(const nyb_model *m)
+{
+    nyb_block_weights counted = {.model = m};
+    size_t most = 0;
+    for (size_t b = 0; b < nyb_block_count(m); b++) {
+        const size_t floats = lay_out(&counted, b, NULL);
+        most = floats > most ? floats : most;
+    }
+    return most;
+}
+
 size_t nyb_block_weights_bytes(const nyb_model *model)
 {
-    nyb_block_weights counted = {.model = model};
-    return lay_out(&counted, NULL) * sizeof(float);
+    return most_floats(model) * sizeof(float);
 }
 
 nyb_status nyb_block_weights_init(nyb_block_weights *out, const nyb_model *model, nyb_err *err)
 {
-    const size_t bytes = nyb_block_weights_bytes(model);
-    *out = (nyb_block_weights){0};
-    float *const memory = nyb_alloc_raw(bytes, 1);
-    if (!memory)
-        return nyb_no_memory(err, "the weights of a block", bytes, 1);
-    out->model = model;
-    out->memory = memory;
-    (void) lay_out(out, memory);
-    return NYB_OK;
+    const size_t floats = most_floats(model), linears = most_linears(model);
+    *out = (nyb_block_weights){.model = model, .floats = floats};
+    out->memory = nyb_alloc_raw(floats, sizeof(float));
+    out->weights = nyb_alloc(linears, sizeof(*out->weights));
+    out->biases = nyb_alloc(linears, sizeof(*out->biases));
+    if (out->memory && out->weights && out->biases)
+        return NYB_OK;
+    nyb_block_weights_clear(out);
+    return nyb_no_memory(err, "the weights of a block", floats, sizeof(float));
 }
 
 void nyb_block_weights_clear(nyb_block_weights *weights)
 {
     nyb_free(weights->memory);
+    nyb_free(weights->weights);
+    nyb_free(weights->biases);
     *weights = (nyb_block_weights){0};
 }
 
 typedef struct load {
     nyb_block_weights *weights;
     size_t block;
-    nyb_status status[NYB_LINEARS];
-    nyb_err err[NYB_LINEARS];
+    size_t linears;
+    nyb_status *status; // [linears]
+    nyb_err *err;       // [linears]
 } load;
 
 static nyb_status read_matrix(nyb_mat out, const nyb_model *m, const nyb_linear *linear,
                               nyb_err *err)
 {
     if (!linear->quantized)
-        return nyb_tensor_widen(linear->weight, 0, out, err);
+        return nyb_linear_widen(linear, 0, out, err);
     nyb_qweight q;
     const nyb_status status =
         nyb_quantization_read(&q, nyb_model_quantization(m), nyb_model_checkpoint(m),
@@ -132,29 +197,56 @@ static void load_linear(void *arg, size_t i, unsigned worker)
                                         &l->err[i]);
 }
 
+// Gemma stores what its gains are above 1.
+static void add_one(float *gains, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        gains[i] += 1.0f;
+}
+
+static nyb_status load_vectors(nyb_block_weights *w, nyb_err *err)
+{
+    const bool plus = nyb_model_config_of(w->model)->arch->norm == NYB_NORM_RMS_PLUS;
+    for (nyb_vector v = 0; v < NYB_VECTORS; v++) {
+        const nyb_tensor *const tensor = nyb_vector_at(w->model, w->index, v);
+        if (!tensor)
+            continue;
+        const size_t cols = tensor->shape[tensor->rank - 1], n = vector_floats(tensor);
+        const nyb_status status =
+            nyb_tensor_widen(tensor, 0, nyb_mat_of(w->vectors[v], n / cols, cols), err);
+        if (status != NYB_OK)
+            return status;
+        if (plus && v < NYB_VECTOR_NORMS)
+            add_one(w->vectors[v], n);
+    }
+    return NYB_OK;
+}
+
+static nyb_status load_all(const nyb_context *ctx, load *l, nyb_err *err)
+{
+    nyb_parallel(ctx, l->linears, load_linear, l);
+    for (size_t i = 0; i < l->linears; i++) {
+        if (l->status[i] != NYB_OK)
+            return nyb_fail(err, l->status[i], "%s", l->err[i].text);
+    }
+    return load_vectors(l->weights, err);
+}
+
 nyb_status nyb_block_weights_load(const nyb_context *ctx, nyb_block_weights *weights, size_t index,
                                   nyb_err *err)
 {
-    const nyb_model *const m = weights->model;
-    const size_t count = nyb_linear_count(m, index);
-    load l = {.weights = weights, .block = index};
+    const size_t count = nyb_linear_count(weights->model, index);
+    nyb_arena arena = {0};
+    load l = {.weights = weights,
+              .block = index,
+              .linears = count,
+              .status = nyb_arena_alloc(&arena, count, sizeof(*l.status)),
+              .err = nyb_arena_alloc(&arena, count, sizeof(*l.err))};
     weights->index = index;
-    (void) lay_out(weights, weights->memory); // the caller may have changed the views
-    nyb_parallel(ctx, count, load_linear, &l);
-    for (size_t i = 0; i < count; i++) {
-        if (l.status[i] != NYB_OK)
-            return nyb_fail(err, l.status[i], "%s", l.err[i].text);
-        if (!nyb_linear_at(m, index, i)->bias)
-            weights->biases[i] = NULL;
-    }
-    for (size_t s = 0; s < nyb_stage_count(m, index); s++) {
-        const nyb_tensor *const norm = nyb_norm_at(m, index, s);
-        if (!norm)
-            continue;
-        const nyb_status status =
-            nyb_tensor_widen(norm, 0, nyb_mat_of(weights->norms[s], 1, norm->shape[0]), err);
-        if (status != NYB_OK)
-            return status;
-    }
-    return NYB_OK;
+    (void) lay_out(weights, index, weights->memory); // the caller may have changed the views
+    const nyb_status status = l.status && l.err
+                                  ? load_all(ctx, &l, err)
+                                  : nyb_no_memory(err, "a block's errors", count, sizeof(*l.err));
+    nyb_arena_clear(&arena);
+    return status;
 }

@@ -6,12 +6,13 @@
 
 // What a run of nyb_logits() wrote.
 typedef struct nyb_logits_result {
-    size_t samples, length, vocab;
+    size_t samples, length;
+    size_t vocab; // of a sequence classifier: its labels
 } nyb_logits_result;
 
 // Runs the model in `folder` over token ids and writes an f32 array file of
 // [samples, length, vocab]; row t of a sample holds the scores for the token after position t.
-// All arithmetic is f32, whatever type the checkpoint stores.
+// Of a sequence classifier: [samples, labels]. All arithmetic is f32, whatever type the checkpoint stores.
 //
 //   tokens  path of the ids: .npy of integers, [tokens] (one sample) or [samples, length], or JSON
 //           likewise; each sample runs on its own, from position 0

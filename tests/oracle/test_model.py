@@ -246,8 +246,8 @@ def broken_models(folder):
                              "[300, 64]"),
         "other heads": (lambda: respell(folder, lambda c: c.update(num_key_value_heads=2)),
                         "k_proj"),
-        "yarn": (lambda: respell(folder, lambda c: c.update(rope_parameters=dict(
-            rope_type="yarn", factor=2.0))), "yarn"),
+        "spiral": (lambda: respell(folder, lambda c: c.update(rope_parameters=dict(
+            rope_type="spiral", factor=2.0))), "spiral"),
         "no config": (lambda: (folder / "config.json").unlink(), "config.json"),
         "empty config": (lambda: (folder / "config.json").write_text(""), "config.json"),
         "no tensors": (lambda: (folder / "model.safetensors").unlink(), str(folder)),
