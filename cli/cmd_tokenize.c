@@ -5,12 +5,13 @@
 #include <string.h>
 
 #include "cli/command.h"
+#include "nybble/chat.h"
 #include "nybble/npy.h"
 #include "nybble/tokenizer.h"
 
 typedef struct options {
     const char *text, *output;
-    bool decode, special, list, count, pieces;
+    bool decode, special, list, count, pieces, chat;
     nyb_spm_rules rules;
 } options;
 
@@ -30,6 +31,10 @@ static const nyb_option table[] = {
     {"list", 0, NYB_OPTION_FLAG, NYB_INTO(options, list),
      .about = "The input is a JSON list of texts, each of which is tokenized by itself; with "
               "--decode: a list of lists of ids."},
+    {"chat", 0, NYB_OPTION_FLAG, NYB_INTO(options, chat),
+     .about = "The input is JSON lines, each of which is a conversation ({\"messages\": "
+              "[{\"role\": ..., \"content\": ...}, ...]}) that goes through the model's chat "
+              "template."},
     {"output", 'o', NYB_OPTION_PATH, NYB_INTO(options, output), .value = "FILE.npy",
      .about = "Write the ids to an array file, int32 [ids], instead of printing them."},
     {"count", 'c', NYB_OPTION_FLAG, NYB_INTO(options, count), .about = "Print only how many."},
@@ -44,7 +49,8 @@ static const nyb_option table[] = {
 typedef struct work {
     const nyb_call *call;
     nyb_tokenizer *tokenizer;
-    json_t *counts, *ids, *pieces, *texts; // an entry each, by input
+    nyb_chat *chat;                                    // --chat
+    json_t *counts, *ids, *pieces, *texts, *assistant; // an entry each, by input
 } work;
 
 static nyb_exit fail(const nyb_call *call, nyb_status status, const char *what, const char *why)
@@ -127,7 +133,7 @@ static nyb_exit hand_out(work *w, const nyb_tokens *ids, const char *text, size_
         (void) printf("%zu\n", ids->count);
     } else if (o->pieces) {
         print_pieces(w, ids);
-    } else if (text) {
+    } else if (text && !o->chat) {
         (void) fwrite(text, 1, length, stdout);
         (void) fputs(o->list ? "\n" : "", stdout);
     } else {
@@ -251,12 +257,50 @@ static nyb_exit run_list(work *w, const char *text, size_t length)
     return code;
 }
 
+static nyb_exit run_conversation(work *w, size_t line, const char *text, size_t length)
+{
+    nyb_conversation c;
+    nyb_err err;
+    if (nyb_chat_read(w->chat, text, length, &c, &err) != NYB_OK) {
+        char name[600];
+        (void) snprintf(name, sizeof(name), "%.500s, line %zu", input_name(w->call), line);
+        return fail(w->call, err.status, name, err.text);
+    }
+    const nyb_exit code = hand_out(w, &c.ids, c.text, c.length);
+    if (w->call->json) {
+        json_t *const marks = json_array();
+        for (size_t i = 0; i < c.assistant.count; i++)
+            json_array_append_new(marks, json_integer(c.assistant.at[i]));
+        json_array_append_new(w->assistant, marks);
+    }
+    nyb_conversation_clear(&c);
+    return code;
+}
+
+// One conversation a line; empty lines are none.
+static nyb_exit run_chat(work *w, const char *text, size_t length)
+{
+    nyb_exit code = NYB_EXIT_OK;
+    size_t line = 1;
+    for (size_t at = 0; at < length && code == NYB_EXIT_OK; line++) {
+        const char *const stop = memchr(text + at, '\n', length - at);
+        const size_t end = stop ? (size_t) (stop - text) : length;
+        size_t begin = at;
+        while (begin < end && strchr(" \t\r", text[begin]))
+            begin++;
+        if (begin < end)
+            code = run_conversation(w, line, text + begin, end - begin);
+        at = end + 1;
+    }
+    return code;
+}
+
 // Sets the only entry, or with --list all of them. Takes the list.
 static void set_values(const work *w, json_t *doc, const char *key, json_t *list, bool wanted)
 {
     const options *const o = w->call->options;
     if (wanted)
-        json_object_set(doc, key, o->list ? list : json_array_get(list, 0));
+        json_object_set(doc, key, o->list || o->chat ? list : json_array_get(list, 0));
     json_decref(list);
 }
 
@@ -270,7 +314,8 @@ static void print_json(const work *w, bool done)
     set_values(w, doc, "count", w->counts, true);
     set_values(w, doc, "ids", w->ids, !o->decode && !o->count && !o->output);
     set_values(w, doc, "pieces", w->pieces, o->pieces);
-    set_values(w, doc, "text", w->texts, o->decode && !o->count);
+    set_values(w, doc, "text", w->texts, (o->decode || o->chat) && !o->count);
+    set_values(w, doc, "assistant", w->assistant, o->chat && !o->count);
     if (done)
         nyb_call_print_json(w->call, doc);
     else
@@ -295,9 +340,11 @@ static nyb_exit run_opened(work *w)
         w->ids = json_array();
         w->pieces = json_array();
         w->texts = json_array();
+        w->assistant = json_array();
     }
-    const nyb_exit code =
-        o->list ? run_list(w, used, used_length) : run_single(w, used, used_length);
+    const nyb_exit code = o->chat   ? run_chat(w, used, used_length)
+                          : o->list ? run_list(w, used, used_length)
+                                    : run_single(w, used, used_length);
     if (call->json)
         print_json(w, code == NYB_EXIT_OK);
     nyb_text_free(text);
@@ -312,12 +359,18 @@ static nyb_exit run(const nyb_call *call)
     nyb_err err;
     if (o->text && call->operand_count > 1)
         return nyb_call_usage(call, "--text and a file exclude each other");
-    if (o->output && (o->decode || o->list || o->count || o->pieces))
-        return nyb_call_usage(call, "--output excludes --decode, --list, --count and --pieces");
+    if (o->output && (o->decode || o->list || o->count || o->pieces || o->chat))
+        return nyb_call_usage(call,
+                              "--output excludes --decode, --list, --chat, --count and --pieces");
+    if (o->chat && (o->decode || o->list))
+        return nyb_call_usage(call, "--chat excludes --decode and --list");
     if (nyb_tokenizer_open(&w.tokenizer, call->operands[0], &params, &err) != NYB_OK)
         return nyb_call_fail(call, &err);
 
-    const nyb_exit code = run_opened(&w);
+    const bool ready =
+        !o->chat || nyb_chat_open(&w.chat, call->operands[0], w.tokenizer, &err) == NYB_OK;
+    const nyb_exit code = ready ? run_opened(&w) : nyb_call_fail(call, &err);
+    nyb_chat_close(w.chat);
     nyb_tokenizer_close(w.tokenizer);
     return code;
 }
@@ -338,7 +391,8 @@ const nyb_command nyb_command_tokenize = {
                                       {"echo '1 403 407' | nybble tokenize model --decode",
                                        "The text of three ids."},
                                       {0}},
-    .notes = "MODEL is a checkpoint folder with a tokenizer.json (preferred) or a tokenizer.model. "
+    .notes = "MODEL is a checkpoint folder with a tokenizer.json (preferred), a tokenizer.model, a "
+             "vocab.json with its merges.txt, or a vocab.txt. "
              "FILE is UTF-8; without it, or with '-', standard input is read, to its last byte: a "
              "newline at the end is part of the text.",
     .run = run,
