@@ -10,7 +10,7 @@
 #include "core/memory.h"
 #include "core/random.h"
 #include "core/threads.h"
-#include "kernels/gemm.h"
+#include "kernels/attend.h"
 
 enum { N = 2048, TIMES = 5 };
 
@@ -57,6 +57,34 @@ static void syrk(bench *b)
     nyb_syrk_run(&b->ctx, b->gemm, b->c, &x, b->scratch);
 }
 
+// Causal attention of HEADS heads over N tokens; keys and values lie in b, queries in a.
+enum { HEADS = 8, DIM = 64, ROOM = HEADS * DIM + 16, SPANS = N / NYB_ATTEND_TILE };
+
+static void attend_task(void *arg, size_t index, unsigned worker)
+{
+    const bench *const b = arg;
+    const size_t first = (SPANS - 1 - index / HEADS) * NYB_ATTEND_TILE, head = index % HEADS;
+    const size_t words = nyb_attend_words(b->gemm, NYB_ATTEND_TILE, 1, DIM);
+    const nyb_attend task = {
+        .gemm = b->gemm,
+        .ops = nyb_vector_ops_get(),
+        .q = b->c.at + first * ROOM + head * DIM,
+        .count = NYB_ATTEND_TILE,
+        .stride = ROOM,
+        .heads = 1,
+        .keys = {.at = b->a.at + head * DIM, .rows = N, .cols = DIM, .stride = ROOM},
+        .values = {.at = b->b.at + head * DIM, .rows = N, .cols = DIM, .stride = ROOM},
+        .first = first,
+        .scale = 0.125f,
+    };
+    nyb_attend_run(&task, b->scratch + worker * words);
+}
+
+static void attention(bench *b)
+{
+    nyb_parallel(&b->ctx, SPANS * HEADS, attend_task, b);
+}
+
 enum { BLAS_TILE = 256 };
 
 static void blas_gemm_task(void *arg, size_t index, unsigned worker)
@@ -75,15 +103,17 @@ static void blas_gemm(bench *b)
 
 static void products(bench *b)
 {
-    const double cube = (double) N * N * N;
+    const double cube = (double) N * N * N, seen = (double) N * (N + 1) / 2.0;
     b->gemm = nyb_gemm_get(NYB_COMPUTE_F32);
     measure(b, "gemm f32 2048^3", 2.0 * cube, gemm, probe_f32);
     measure(b, "gemm f32 2048^3, OpenBLAS tiles", 2.0 * cube, blas_gemm, probe_f32);
     measure(b, "syrk f32 2048^3", cube, syrk, probe_f32);
+    measure(b, "attention f32, 2048 tokens", 4.0 * seen * HEADS * DIM, attention, probe_f32);
     b->gemm = nyb_gemm_get(NYB_COMPUTE_BF16);
     if (b->gemm->step == 2) {
         measure(b, "gemm bf16 2048^3", 2.0 * cube, gemm, probe_bf16);
         measure(b, "syrk bf16 2048^3", cube, syrk, probe_bf16);
+        measure(b, "attention bf16, 2048 tokens", 4.0 * seen * HEADS * DIM, attention, probe_bf16);
     }
 }
 

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "core/cpu.h"
+
 static nyb_status find_layout(nyb_job *job, nyb_err *err)
 {
     const char *const name = job->params->format ? job->params->format : "compressed-tensors";
@@ -123,6 +125,14 @@ nyb_status nyb_job_open(const nyb_context *ctx, nyb_job *out, const nyb_quantize
     if (status != NYB_OK)
         nyb_job_close(out);
     return status;
+}
+
+nyb_compute nyb_job_compute(const nyb_context *ctx, const nyb_job *job)
+{
+    if (ctx && ctx->compute != NYB_COMPUTE_AUTO)
+        return ctx->compute;
+    return job->dtype == NYB_BF16 && (nyb_cpu() & NYB_CPU_AVX512BF16) ? NYB_COMPUTE_BF16
+                                                                      : NYB_COMPUTE_F32;
 }
 
 void nyb_job_close(nyb_job *job)

@@ -35,6 +35,10 @@ NYB_NODISCARD nyb_status nyb_job_open(const nyb_context *ctx, nyb_job *out,
                                       const nyb_quantize_params *params, nyb_err *err);
 void nyb_job_close(nyb_job *job); // zeroed is fine
 
+// What the run's products are made of: ctx->compute; where that is NYB_COMPUTE_AUTO, bf16 for models
+// whose weights are bf16 on CPUs that have products of bf16, else f32.
+nyb_compute nyb_job_compute(const nyb_context *ctx, const nyb_job *job);
+
 // The layers of one block: *count of them from the pointer returned.
 const nyb_job_layer *nyb_job_block(const nyb_job *job, size_t block, size_t *count);
 

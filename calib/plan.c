@@ -136,7 +136,9 @@ nyb_status nyb_quantize_planned(const nyb_context *ctx, const nyb_quantize_param
     nyb_status status = nyb_job_open(ctx, &job, params, err);
     if (status != NYB_OK)
         return status;
-    status = plan_job(ctx, &job, plan, err);
+    nyb_context settled = ctx ? *ctx : (nyb_context){0};
+    settled.compute = nyb_job_compute(ctx, &job);
+    status = plan_job(&settled, &job, plan, err);
     nyb_job_close(&job);
     return status;
 }

@@ -78,18 +78,26 @@ static json_t *describe_layers(const nyb_job *job)
     return layers;
 }
 
+static const char *compute_word(const nyb_context *ctx, const nyb_job *job)
+{
+    if (!job->calibrated)
+        return "none";
+    return ctx->compute == NYB_COMPUTE_BF16 ? "bf16" : "f32";
+}
+
 // Everything that the output's bytes depend on. Kernels are among it: another CPU rounds sums
 // otherwise, so a run cannot be taken up there.
 static json_t *describe(const nyb_context *ctx, const nyb_job *job)
 {
     nyb_arena arena = {0};
     const nyb_build_info build = nyb_build();
-    json_t *const run = json_pack(
-        "{s:s, s:s, s:{s:s, s:s, s:s}, s:s, s:I, s:o, s:o, s:o}", "schema", "nybble.run/1",
-        "nybble", build.version, "machine", "kernels", build.kernel_level, "blas", build.blas,
-        "blas_core", build.blas_core, "format", job->layout->name, "shard_bytes",
-        (json_int_t) job->params->shard_bytes, "model", describe_files(ctx, job, &arena),
-        "calibration", describe_samples(job), "layers", describe_layers(job));
+    json_t *const run =
+        json_pack("{s:s, s:s, s:{s:s, s:s, s:s}, s:s, s:s, s:I, s:o, s:o, s:o}", "schema",
+                  "nybble.run/1", "nybble", build.version, "machine", "kernels", build.kernel_level,
+                  "blas", build.blas, "blas_core", build.blas_core, "compute",
+                  compute_word(ctx, job), "format", job->layout->name, "shard_bytes",
+                  (json_int_t) job->params->shard_bytes, "model", describe_files(ctx, job, &arena),
+                  "calibration", describe_samples(job), "layers", describe_layers(job));
     nyb_arena_clear(&arena);
     return run;
 }
@@ -263,9 +271,11 @@ nyb_status nyb_quantize(const nyb_context *ctx, const nyb_quantize_params *param
     nyb_status status = nyb_job_open(ctx, &job, params, err);
     if (status != NYB_OK)
         return status;
-    status = check_memory(ctx, &job, err);
+    nyb_context settled = ctx ? *ctx : (nyb_context){0};
+    settled.compute = nyb_job_compute(ctx, &job);
+    status = check_memory(&settled, &job, err);
     if (status == NYB_OK)
-        status = run_job(ctx, &job, &local, err);
+        status = run_job(&settled, &job, &local, err);
     nyb_job_close(&job);
     if (status == NYB_OK && result)
         *result = local;

@@ -90,6 +90,7 @@ const nyb_command nyb_command_compare = {
     .options = nyb_evaluating_options,
     .options_size = sizeof(nyb_evaluating),
     .defaults = &nyb_evaluating_defaults,
+    .compute = true,
     .examples =
         (const nyb_example[]){{"nybble compare llama llama-4bit llama-int4 --text wiki.test.raw",
                                "GPTQ beside plain INT4, both against the original."},

@@ -33,6 +33,7 @@ const nyb_command nyb_command_eval = {
     .options = nyb_evaluating_options,
     .options_size = sizeof(nyb_evaluating),
     .defaults = &nyb_evaluating_defaults,
+    .compute = true,
     .examples =
         (const nyb_example[]){
             {"nybble eval llama-4bit --text wiki.test.raw",
@@ -41,6 +42,6 @@ const nyb_command nyb_command_eval = {
              "Overlapping windows; at least 1,536 tokens stand before a scored one."},
             {0}},
     .notes = "With the default stride every token after a window's first is scored. MODEL may be "
-             "quantised or not; it runs in f32.",
+             "quantised or not; it runs in f32 unless --compute says otherwise.",
     .run = run,
 };

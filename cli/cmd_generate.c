@@ -210,6 +210,7 @@ const nyb_command nyb_command_generate = {
     .options_size = sizeof(options),
     .defaults = &defaults,
     .memory = true,
+    .compute = true,
     .examples =
         (const nyb_example[]){
             {"nybble generate model --prompt \"Once upon a time\"", "The most probable text."},

@@ -50,11 +50,12 @@ const nyb_command nyb_command_logits = {
     .options_size = sizeof(options),
     .defaults = &defaults,
     .memory = true,
+    .compute = true,
     .examples = (const nyb_example[]){{"nybble logits model --tokens ids.npy -o logits.npy",
                                        "f32 scores, [samples, length, vocabulary]."},
                                       {0}},
     .notes = "Each row of the ids is a text of its own and starts at position 0. Row t of the "
              "result holds the scores for the token after position t, before any softmax. All "
-             "arithmetic is f32, whatever type the checkpoint stores.",
+             "arithmetic is f32, whatever type the checkpoint stores, unless --compute is bf16.",
     .run = run,
 };

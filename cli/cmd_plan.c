@@ -83,6 +83,7 @@ const nyb_command nyb_command_plan = {
     .options_size = sizeof(nyb_quantizing),
     .defaults = &nyb_quantizing_defaults,
     .memory = true,
+    .compute = true,
     .examples = (const nyb_example[]){{"nybble plan llama --calib text.txt -n 64 -l 512",
                                        "The same options as quantize; nothing is written."},
                                       {0}},

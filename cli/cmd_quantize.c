@@ -55,6 +55,7 @@ const nyb_command nyb_command_quantize = {
     .options_size = sizeof(nyb_quantizing),
     .defaults = &nyb_quantizing_defaults,
     .memory = true,
+    .compute = true,
     .examples =
         (const nyb_example[]){
             {"nybble quantize llama -o llama-4bit --calib text.txt", "4 bits, groups of 128."},

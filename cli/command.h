@@ -47,8 +47,8 @@
 //         .examples = (const nyb_example[]){{"nybble thing model -o out", "The usual."}, {0}},
 //         .run = run};
 //
-// Every command also has --threads, --json, --quiet, --verbose and --help, and --memory when it
-// says so; they arrive in nyb_call. The program uses the public headers and jansson alone.
+// Every command also has --threads, --json, --quiet, --verbose and --help, and --memory and
+// --compute when it says so; they arrive in nyb_call. The program uses the public headers and jansson alone.
 #ifndef NYB_CLI_COMMAND_H_
 #define NYB_CLI_COMMAND_H_
 
@@ -123,7 +123,7 @@ typedef struct nyb_command {
     const nyb_option *options;       // NULL: the common ones only
     size_t options_size;             // of the struct that they fill, at most 1024
     const void *defaults;            // such a struct
-    bool memory;                     // whether --memory applies
+    bool memory, compute;            // whether --memory and --compute apply
     const nyb_example *examples;     // ends with an entry without a line
     const char *notes;               // paragraphs, parted by empty lines; NULL: none
     nyb_exit (*run)(const nyb_call *call);
@@ -135,7 +135,7 @@ struct nyb_call {
     const void *options; // the command's own struct; NULL when it has none
     const char *const *operands;
     size_t operand_count;
-    nyb_context context; // threads, memory, messages and progress on stderr: pass it on
+    nyb_context context; // threads, memory, compute, messages and progress on stderr: pass it on
     bool json, quiet;
     unsigned verbose; // how often --verbose was given: 1 shows information, 2 what helps debugging
     uint64_t given;   // bit i: option i of the command's table was on the command line

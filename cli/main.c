@@ -85,6 +85,7 @@ static nyb_exit run_command(const nyb_command *command, size_t count, char **wor
     call.context = nyb_console_context(&console);
     call.context.threads = (unsigned) common.threads;
     call.context.memory_bytes = common.memory;
+    call.context.compute = (nyb_compute) common.compute;
     call.json = common.json;
     call.quiet = common.quiet;
     call.verbose = common.verbose;

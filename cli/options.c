@@ -7,6 +7,8 @@
 #include "cli/text.h"
 #include "cli/values.h"
 
+static const char *const computes[] = {"auto", "f32", "bf16", NULL}; // as nyb_compute
+
 const nyb_option nyb_common_options[] = {
     {"threads", 0, NYB_OPTION_SIZE, NYB_INTO(nyb_common, threads), .value = "N", .min = 1,
      .max = 1024, .shown_default = "one for each CPU",
@@ -22,11 +24,18 @@ const nyb_option nyb_common_options[] = {
      .shown_default = "no ceiling",
      .about =
          "Ceiling for working memory, for example 800M or 2G. What does not fit goes to disk."},
+    {"compute", 0, NYB_OPTION_CHOICE, NYB_INTO(nyb_common, compute), .choices = computes,
+     .value = "TYPE", .shown_default = "auto",
+     .about = "What matrix products of activations are made of. f32; or bf16 with sums in f32, "
+              "which takes about half the time on CPUs that have it. auto: bf16 to calibrate "
+              "checkpoints whose weights are bf16 on such a CPU, else f32."},
     {0}};
 
 bool nyb_common_applies(const nyb_command *command, const nyb_option *option)
 {
-    return command->memory || strcmp(option->name, "memory") != 0;
+    if (strcmp(option->name, "memory") == 0)
+        return command->memory;
+    return command->compute || strcmp(option->name, "compute") != 0;
 }
 
 bool nyb_option_is_flag(const nyb_option *option)

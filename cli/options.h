@@ -12,9 +12,10 @@ typedef union nyb_options_store {
     unsigned char bytes[NYB_OPTIONS_BYTES];
 } nyb_options_store;
 
-// The options that every command has; --memory is last, so that it can be left off.
+// The options that every command has, but for --memory and --compute.
 typedef struct nyb_common {
     size_t threads, memory;
+    int compute;
     unsigned verbose;
     bool json, quiet, help;
 } nyb_common;

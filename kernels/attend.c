@@ -6,13 +6,13 @@
 
 #include "core/memory.h"
 
-enum { TILE = NYB_ATTEND_TILE };
+enum { TILE = 128 }; // keys that are looked at together
 
 // The pieces of scratch.
 typedef struct room {
     uint32_t *queries, *keys, *values, *weights; // packed; queries [heads, words_of_head]
     size_t words_of_head;
-    float *scores;  // [TILE, TILE]
+    float *scores;  // [count, TILE]
     float *sums;    // [heads, count, dim] weighted values so far
     float *tops;    // [heads, count] largest score so far
     double *totals; // [heads, count] sum of the weights so far
@@ -69,7 +69,9 @@ static void weigh(const nyb_attend *t, const room *r, size_t head, size_t i, siz
         memset(scores, 0, keys * sizeof(*scores));
         return;
     }
-    const float most = t->ops->largest(scores + low, high - low), was = r->tops[at];
+    const nyb_gemm *const g = t->gemm;
+    const float most = (g->largest ? g->largest : t->ops->largest)(scores + low, high - low);
+    const float was = r->tops[at];
     const float top = most > was ? most : was;
     if (top > was) {
         const float shrink = expf(was - top);
@@ -78,7 +80,8 @@ static void weigh(const nyb_attend *t, const room *r, size_t head, size_t i, siz
         r->tops[at] = top;
     }
     memset(scores, 0, low * sizeof(*scores));
-    r->totals[at] += t->ops->exponentials(scores + low, high - low, top);
+    r->totals[at] +=
+        (g->exponentials ? g->exponentials : t->ops->exponentials)(scores + low, high - low, top);
     memset(scores + high, 0, (keys - high) * sizeof(*scores));
 }
 
@@ -86,12 +89,18 @@ static void attend_head(const nyb_attend *t, const room *r, size_t head, size_t 
 {
     const nyb_gemm *const g = t->gemm;
     const size_t dim = t->keys.cols;
-    const nyb_mat scores = {.at = r->scores, .rows = t->count, .cols = keys, .stride = TILE};
-    nyb_gemm_tile(g, scores, r->queries + head * r->words_of_head, r->keys, dim, t->scale, false);
-    for (size_t i = 0; i < t->count; i++)
+    // Queries before the tile's first key see none of it: whole panels of them are left out.
+    const size_t before = key0 > t->first ? (key0 - t->first) / g->a_width * g->a_width : 0;
+    const size_t rows = t->count - before;
+    const uint32_t *const queries =
+        r->queries + head * r->words_of_head + before * nyb_gemm_depth(g, dim);
+    const nyb_mat scores = {
+        .at = r->scores + before * TILE, .rows = rows, .cols = keys, .stride = TILE};
+    nyb_gemm_tile(g, scores, queries, r->keys, dim, t->scale, false);
+    for (size_t i = before; i < t->count; i++)
         weigh(t, r, head, i, key0, keys);
     pack(g, r->weights, nyb_operand_of(scores), g->a_width);
-    nyb_gemm_tile(g, nyb_mat_of(r->sums + head * t->count * dim, t->count, dim), r->weights,
+    nyb_gemm_tile(g, nyb_mat_of(r->sums + (head * t->count + before) * dim, rows, dim), r->weights,
                   r->values, keys, 1.0f, true);
 }
 

@@ -9,7 +9,7 @@
 #include "kernels/gemm.h"
 #include "kernels/vector.h"
 
-enum { NYB_ATTEND_TILE = 128 }; // most queries of a call, keys that are looked at together
+enum { NYB_ATTEND_TILE = 256 }; // most queries of a call
 
 // Some queries of the heads that share keys and values.
 typedef struct nyb_attend {

@@ -48,6 +48,11 @@ typedef struct nyb_gemm {
     // c[a_width, b_width] = (add ? c : 0) + alpha a b^T over `words` words of two panels.
     void (*multiply)(size_t words, const uint32_t *a, const uint32_t *b, float *c, size_t stride,
                      float alpha, bool add);
+
+    // For scores that become an operand: the largest of n >= 1, and x = e^(x - top) for x <= top,
+    // which returns the sum, as exactly as an operand can hold it. NULL: kernels/vector.h does.
+    float (*largest)(const float *x, size_t n);
+    double (*exponentials)(float *x, size_t n, float top);
 } nyb_gemm;
 
 // The functions for a CPU with these features (core/cpu.h). NYB_COMPUTE_AUTO is f32.

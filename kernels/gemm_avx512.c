@@ -1,4 +1,9 @@
 #define MULTIPLY_ADD(sum, x, y) _mm512_fmadd_ps(_mm512_castsi512_ps(x), _mm512_castsi512_ps(y), sum)
+#define POWER_COEFFICIENTS                                                                         \
+    {                                                                                              \
+        0x1.000002p0f, 0x1.62e428p-1f, 0x1.ebf918p-3f, 0x1.c6b6e4p-5f, 0x1.3d0c54p-7f,             \
+            0x1.5c08e4p-10f                                                                        \
+    }
 
 #include "kernels/gemm_avx512_loops.h"
 #include "kernels/gemm_levels.h"
@@ -13,7 +18,17 @@ static void pack_rounded(uint32_t *to, const nyb_operand *from, const nyb_pack_p
     pack_panel(to, from, part, CONTENT_ROUNDED);
 }
 
-const nyb_gemm nyb_gemm_avx512 = {
-    .a_width = ROWS, .b_width = COLS, .step = 1, .pack = pack, .multiply = multiply};
-const nyb_gemm nyb_gemm_rounded_avx512 = {
-    .a_width = ROWS, .b_width = COLS, .step = 1, .pack = pack_rounded, .multiply = multiply};
+const nyb_gemm nyb_gemm_avx512 = {.a_width = ROWS,
+                                  .b_width = COLS,
+                                  .step = 1,
+                                  .pack = pack,
+                                  .multiply = multiply,
+                                  .largest = largest,
+                                  .exponentials = exponentials};
+const nyb_gemm nyb_gemm_rounded_avx512 = {.a_width = ROWS,
+                                          .b_width = COLS,
+                                          .step = 1,
+                                          .pack = pack_rounded,
+                                          .multiply = multiply,
+                                          .largest = largest,
+                                          .exponentials = exponentials};

@@ -12,7 +12,8 @@ typedef struct nyb_logits_result {
 
 // Runs the model in `folder` over token ids and writes an f32 array file of
 // [samples, length, vocab]; row t of a sample holds the scores for the token after position t.
-// Of a sequence classifier: [samples, labels]. All arithmetic is f32, whatever type the checkpoint stores.
+// Of a sequence classifier: [samples, labels]. All arithmetic is f32, whatever type the checkpoint
+// stores, unless ctx->compute is bf16.
 //
 //   tokens  path of the ids: .npy of integers, [tokens] (one sample) or [samples, length], or JSON
 //           likewise; each sample runs on its own, from position 0

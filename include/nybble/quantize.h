@@ -76,7 +76,8 @@ typedef struct nyb_quantize_result {
     size_t resumed_blocks; // taken over from an interrupted run
 } nyb_quantize_result;
 
-// Quantises params->model into params->out.
+// Quantises params->model into params->out. With NYB_COMPUTE_AUTO, calibration is made of bf16 for
+// models whose weights are bf16 on CPUs that have products of bf16, else of f32.
 //
 // The output is written into "OUT.partial" and renamed when it is complete, synced, read back
 // and found equal, bit for bit, to what was solved. A run that is interrupted leaves OUT.partial

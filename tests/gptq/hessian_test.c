@@ -61,6 +61,33 @@ static void batches_and_threads_do_not_change_bits(void **state)
     }
 }
 
+// Each factor of a product is off by 2^-9 of itself at most when it is rounded to bf16, so H is off
+// by 2^-8 of its diagonal at most, and by far less where roundings cancel.
+static void bf16_sums_are_near(void **state)
+{
+    nyb_hessian hessian[2];
+    double worst = 0.0, largest = 0.0;
+    (void) state;
+    fill(5);
+    for (size_t i = 0; i < 2; i++) {
+        const nyb_context ctx = {.compute = i ? NYB_COMPUTE_BF16 : NYB_COMPUTE_F32};
+        assert_int_equal(nyb_hessian_init(&hessian[i], N, NULL), NYB_OK);
+        assert_int_equal(nyb_hessian_add(&ctx, &hessian[i], nyb_mat_of(x, TOKENS, N), NULL),
+                         NYB_OK);
+    }
+    for (size_t i = 0; i < N; i++) {
+        for (size_t j = i; j < N; j++) {
+            const double want = (double) nyb_row(hessian[0].h, i)[j];
+            worst = fmax(worst, fabs((double) nyb_row(hessian[1].h, i)[j] - want));
+            largest = fmax(largest, fabs(want));
+        }
+    }
+    print_message("off by %.2g of the largest element (tolerance 1e-3)\n", worst / largest);
+    assert_true(worst > 0.0 && worst < 1e-3 * largest);
+    nyb_hessian_clear(&hessian[0]);
+    nyb_hessian_clear(&hessian[1]);
+}
+
 // tr(W H W^T) is |X W^T|^2.
 static void loss_is_the_error_of_the_output(void **state)
 {
@@ -124,6 +151,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sum_is_that_of_f64),
         cmocka_unit_test(batches_and_threads_do_not_change_bits),
+        cmocka_unit_test(bf16_sums_are_near),
         cmocka_unit_test(loss_is_the_error_of_the_output),
         cmocka_unit_test(shapes_are_checked),
     };

@@ -151,15 +151,33 @@ def test_transformers_runs_the_file(nybble, stories, text, tmp_path, bits, symme
     assert error <= 1e-2
 
 
-@pytest.mark.parametrize("method", ["gptq", "rtn", "int4"])
-def test_same_bytes_at_any_thread_count(nybble, stories, text, tmp_path, method):
+@pytest.mark.parametrize("method,compute", [("gptq", "f32"), ("gptq", "bf16"), ("rtn", "f32"),
+                                            ("int4", "f32")])
+def test_same_bytes_at_any_thread_count(nybble, stories, text, tmp_path, method, compute):
     results = []
     for threads in (1, 2, 3, 4):
         out = tmp_path / str(threads)
         nybble("quantize", stories, "-o", out, "-m", method, "--threads", threads,
+               "--compute", compute,
                *settings(text, *([] if method == "int4" else ["-g", -1])))
         results.append(sums(out))
     assert results[0] and all(r == results[0] for r in results)
+
+
+def test_bf16_products_change_little(nybble, stories, text, tmp_path):
+    """Both runs say what they were made of, differ, and give models of nearly the same loss."""
+    losses, results = [], []
+    for compute in ("f32", "bf16"):
+        out = tmp_path / compute
+        nybble("quantize", stories, "-o", out, "--compute", compute, *settings(text, "-g", -1))
+        report = json.loads((out / "nybble_report.json").read_text())
+        assert report["run"]["compute"] == compute
+        done = nybble("eval", out, "--text", text, "--max-tokens", 4096, "--json")
+        losses.append(json.loads(done.stdout)["loss"])
+        results.append(sums(out))
+    print(f"loss {losses[0]:.5f} with f32, {losses[1]:.5f} with bf16; tolerance 0.01")
+    assert results[0] != results[1]
+    assert abs(losses[1] - losses[0]) <= 0.01
 
 
 def test_resume_gives_the_same_bytes(program, nybble, stories, text, tmp_path):
@@ -202,6 +220,8 @@ def test_resume_refuses_another_run(program, nybble, stories, text, tmp_path):
     assert plain.returncode == 1 and "--resume" in plain.stderr
     other = nybble(*run[1:], "-b", 3, "--resume", ok=False)
     assert other.returncode == 1 and "weight_bits" in other.stderr
+    other = nybble(*run[1:], "--compute", "bf16", "--resume", ok=False)
+    assert other.returncode == 1 and "compute" in other.stderr
     assert journal.exists()
     first = json.loads(nybble(*run[1:], "--resume", "--json").stdout)
     assert (tmp_path / "out" / "config.json").exists()
