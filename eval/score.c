@@ -140,7 +140,7 @@ static nyb_status score_tile(scoring *s, size_t rows, nyb_err *err)
 static nyb_status run_model(scoring *s, size_t m, const uint32_t *ids, nyb_err *err)
 {
     nyb_block_weights weights;
-    nyb_status status = nyb_block_weights_init(&weights, s->models[m], err);
+    nyb_status status = nyb_block_weights_init_stored(&weights, s->models[m], err);
     if (status != NYB_OK)
         return status;
     nyb_batch view = s->batch;

@@ -3,9 +3,13 @@
 #ifndef NYB_KERNELS_WEIGHT_H_
 #define NYB_KERNELS_WEIGHT_H_
 
+#include "kernels/gemm.h"
 #include "kernels/lowbit.h"
 
-enum { NYB_WEIGHT_ROWS = 64 }; // of a panel
+enum {
+    NYB_WEIGHT_ROWS = 64,                                 // that are unpacked at a time
+    NYB_WEIGHT_PANEL = NYB_WEIGHT_ROWS + NYB_LOWBIT_ROWS, // with those of a tile that come before
+};
 
 // Borrows everything.
 typedef struct nyb_weight {
@@ -33,11 +37,21 @@ bool nyb_weight_same_input(const nyb_weight *a, const nyb_weight *b);
 void nyb_weight_multiply_one(float *y, const nyb_weight *w, size_t row0, size_t rows,
                              const nyb_weight_input *input);
 
-// out = keep * out + in W'^T with W' the rows [row0, row0 + out.cols) of w; keep is 0 or 1, row0 a
-// multiple of NYB_LOWBIT_ROWS.
+// out = keep * out + in W'^T with W' the rows [row0, row0 + out.cols) of w; keep is 0 or 1.
 //
-//   panel  scratch of NYB_WEIGHT_ROWS * w->cols floats
+//   panel  scratch of NYB_WEIGHT_PANEL * w->cols floats
 void nyb_weight_multiply(nyb_mat out, nyb_mat in, const nyb_weight *w, size_t row0, float keep,
                          float *panel);
+
+// Rows [first, first + count) of a weight.
+typedef struct nyb_weight_rows {
+    const nyb_weight *weight;
+    size_t first, count;
+} nyb_weight_rows;
+
+// Packs panels [first, end) of these rows as the right operand of products, as nyb_gemm_pack()
+// does it; `panel` as above.
+void nyb_weight_pack(const nyb_gemm *g, uint32_t *to, const nyb_weight_rows *rows, size_t first,
+                     size_t end, float *panel);
 
 #endif // NYB_KERNELS_WEIGHT_H_

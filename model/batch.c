@@ -3,6 +3,7 @@
 
 #include "core/memory.h"
 #include "core/threads.h"
+#include "kernels/weight.h"
 #include "model/binding.h"
 #include "model/config_parts.h"
 #include "model/rope.h"
@@ -122,6 +123,8 @@ static size_t lay_out(nyb_batch *b, const nyb_model *model, const shape *s, void
     b->packed_stride = wide ? tile * nyb_gemm_depth(g, work) : 0;
     b->packed_weights = carve(&pieces, wide ? nyb_packed_words(g, model) : 0, sizeof(uint32_t));
     b->packed_in = carve(&pieces, s->workers, b->packed_stride * sizeof(uint32_t));
+    const size_t panel = NYB_WEIGHT_PANEL * largest(width, cols);
+    b->panels = carve_mat(&pieces, s->workers, panel, panel + NYB_ALIGN / sizeof(float));
     return pieces.fits ? pieces.used : SIZE_MAX;
 }
 

@@ -46,6 +46,8 @@ nyb_status nyb_bind_linear(nyb_linear *out, nyb_model *m, bool biased, nyb_err *
     if (status != NYB_OK)
         return status;
     out->quantized = answer.layout != NULL;
+    out->bits = answer.spec.bits;
+    out->group_size = answer.spec.group_size;
     out->transposed &= nyb_checkpoint_gguf(m->checkpoint) == NULL; // its writers turn them back
     if (!out->quantized)
         status = nyb_bind_tensor(
@@ -121,6 +123,23 @@ static nyb_status bind_projections(nyb_model *m, nyb_err *err)
     return status;
 }
 
+// Reads a quantised head's codes.
+static nyb_status pack_head(nyb_model *m, nyb_err *err)
+{
+    nyb_qweight q;
+    nyb_status status = nyb_quantization_read(&q, m->quantization, m->checkpoint, m->head.module,
+                                              m->head.rows, m->head.cols, err);
+    if (status == NYB_OK)
+        status = nyb_lowbit_init(&m->head_codes, &q, err);
+    nyb_qweight_clear(&q);
+    if (status != NYB_OK)
+        return status;
+    const nyb_weight head = nyb_model_head_weight(m);
+    const size_t bytes = nyb_weight_input_bytes(&head);
+    m->head_input = nyb_alloc(bytes, 1);
+    return m->head_input ? NYB_OK : nyb_no_memory(err, "the input of the output head", bytes, 1);
+}
+
 // A head of its own is used even where config.json ties it to the embedding: the file has the
 // last word.
 static nyb_status bind_head(nyb_model *m, nyb_err *err)
@@ -136,10 +155,7 @@ static nyb_status bind_head(nyb_model *m, nyb_err *err)
         return NYB_OK;
     }
     const nyb_status status = nyb_bind_linear(&m->head, m, false, err);
-    if (status != NYB_OK || !m->head.quantized)
-        return status;
-    return nyb_quantization_read(&m->head_codes, m->quantization, m->checkpoint, arch->head,
-                                 m->head.rows, m->head.cols, err);
+    return status == NYB_OK && m->head.quantized ? pack_head(m, err) : status;
 }
 
 static nyb_status bind_classifier(nyb_model *m, nyb_err *err)

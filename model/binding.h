@@ -3,6 +3,7 @@
 #define NYB_MODEL_BINDING_H_
 
 #include "core/arena.h"
+#include "kernels/weight.h"
 #include "model/model.h"
 
 // Tensors beside the blocks. NULL: there is none.
@@ -42,7 +43,8 @@ struct nyb_model {
     nyb_outer outer;
     nyb_bound_block *blocks; // [config.blocks]
     nyb_linear head;
-    nyb_qweight head_codes;
+    nyb_lowbit head_codes;
+    void *head_input; // of nyb_weight_input_bytes()
 };
 
 nyb_columns nyb_columns_of(const nyb_model_config *config);
@@ -52,8 +54,13 @@ const nyb_tensor *nyb_vector_at(const nyb_model *model, size_t block, nyb_vector
 
 const nyb_outer *nyb_model_outer(const nyb_model *model);
 
-// The head's codes when it is quantised, else zeroed.
-const nyb_qweight *nyb_model_head_codes(const nyb_model *model);
+// The head as it is multiplied; floats are not checked. Neither floats nor codes: its rows have to
+// be widened.
+nyb_weight nyb_model_head_weight(const nyb_model *model);
+
+// The head's input for a product with one vector x, which has to stay. Overwritten by the next
+// call for this model.
+nyb_weight_input nyb_model_head_input(const nyb_model *model, const float *x);
 
 // Sets out->prefix, and finds every tensor beside and inside the blocks.
 NYB_NODISCARD nyb_status nyb_bind_outer(nyb_model *m, nyb_err *err);

@@ -11,6 +11,7 @@
 #include "model/binding.h"
 #include "model/norm.h"
 #include "model/stages.h"
+#include "model/stored.h"
 
 enum {
     ROW_TILE = 64,   // output rows of one task of a narrow stage
@@ -233,12 +234,17 @@ static void add_bias(const stage_run *r, nyb_mat out, const float *bias)
 }
 
 // out = in W^T + bias for output rows [c0, c0 + out.cols) of the stage's linear `i`;
-// with `keep` 1 it is added to what out holds.
-static void multiply(const stage_run *r, nyb_mat out, nyb_mat in, size_t i, size_t c0, float keep)
+// with `keep` 1 it is added to what out holds. `panel` is the worker's.
+static void multiply(const stage_run *r, nyb_mat out, nyb_mat in, size_t i, size_t c0, float keep,
+                     float *panel)
 {
-    const nyb_mat w = r->weights->weights[r->stage.first + i];
-    const float *const bias = r->weights->biases[r->stage.first + i];
-    nyb_gemm_nt(out, in, nyb_block(w, c0, c0 + out.cols, 0, w.cols), 1.0f, keep);
+    const size_t linear = r->stage.first + i;
+    const nyb_mat w = r->weights->weights[linear];
+    const float *const bias = r->weights->biases[linear];
+    if (r->weights->stored)
+        nyb_weight_multiply(out, in, &r->weights->stored->weights[linear], c0, keep, panel);
+    else
+        nyb_gemm_nt(out, in, nyb_block(w, c0, c0 + out.cols, 0, w.cols), 1.0f, keep);
     add_bias(r, out, bias ? bias + c0 : NULL);
 }
 
@@ -345,12 +351,17 @@ static nyb_mat narrow_in(const stage_run *r)
 static void multiply_one(const stage_run *r, float *out, const float *in, const part *p, size_t c0,
                          size_t c1)
 {
-    const nyb_mat w = r->weights->weights[r->stage.first + p->index];
-    const float *const bias = r->weights->biases[r->stage.first + p->index];
+    const size_t linear = r->stage.first + p->index, row0 = p->first + c0;
+    const nyb_mat w = r->weights->weights[linear];
+    const float *const bias = r->weights->biases[linear];
+    const nyb_stored *const s = r->weights->stored;
     float y[ROW_TILE];
-    nyb_gemv(y, nyb_block(w, p->first + c0, p->first + c1, 0, w.cols), in);
+    if (s)
+        nyb_weight_multiply_one(y, &s->weights[linear], row0, c1 - c0, &s->inputs[linear]);
+    else
+        nyb_gemv(y, nyb_block(w, row0, p->first + c1, 0, w.cols), in);
     if (bias)
-        r->ops->add(y, bias + p->first + c0, c1 - c0);
+        r->ops->add(y, bias + row0, c1 - c0);
     if (r->stage.then == NYB_THEN_RESIDUAL && !is_apart(r))
         r->ops->add(out + c0, y, c1 - c0);
     else
@@ -362,7 +373,6 @@ static void run_rows(void *arg, size_t index, unsigned worker)
 {
     const stage_run *const r = arg;
     size_t i = 0;
-    (void) worker;
     for (size_t tiles; index >= (tiles = (r->parts[i].rows + ROW_TILE - 1) / ROW_TILE); i++)
         index -= tiles;
     const part *const p = &r->parts[i];
@@ -374,7 +384,7 @@ static void run_rows(void *arg, size_t index, unsigned worker)
         multiply_one(r, out.at, in.at, p, c0, c1);
     else
         multiply(r, nyb_block(out, 0, r->rows, c0, c1), in, p->index, p->first + c0,
-                 add ? 1.0f : 0.0f);
+                 add ? 1.0f : 0.0f, nyb_row(r->batch->panels, worker));
 }
 
 static void run_narrow(const nyb_context *ctx, stage_run *r)
@@ -384,6 +394,8 @@ static void run_narrow(const nyb_context *ctx, stage_run *r)
         tasks += (r->parts[i].rows + ROW_TILE - 1) / ROW_TILE;
     if (!r->direct)
         fill_input(r, r->batch, 0, narrow_in(r));
+    if (r->rows == 1 && r->weights->stored)
+        nyb_stored_input(r->weights->stored, r->stage.first, r->stage.count, narrow_in(r).at);
     nyb_parallel(ctx, tasks, run_rows, r);
     if (r->stage.then == NYB_THEN_GATE)
         gate(r, narrow_out(r, 0), narrow_out(r, 1));
@@ -420,7 +432,6 @@ static void pack_weights(void *arg, size_t index, unsigned worker)
     const stage_run *const r = arg;
     const nyb_gemm *const g = r->batch->gemm;
     size_t i = 0, panels;
-    (void) worker;
     for (;; i++) {
         panels = nyb_gemm_panels(r->parts[i].rows, g->b_width);
         const size_t tasks = nyb_gemm_panels(panels, PACK_PANELS);
@@ -429,11 +440,16 @@ static void pack_weights(void *arg, size_t index, unsigned worker)
         index -= tasks;
     }
     const part *const p = &r->parts[i];
-    const nyb_mat w = r->weights->weights[r->stage.first + p->index];
+    const size_t linear = r->stage.first + p->index, first = index * PACK_PANELS;
+    const size_t end = panels - first < PACK_PANELS ? panels : first + PACK_PANELS;
+    const nyb_mat w = r->weights->weights[linear];
+    if (r->weights->stored) {
+        const nyb_weight_rows rows = {&r->weights->stored->weights[linear], p->first, p->rows};
+        nyb_weight_pack(g, r->packed[i], &rows, first, end, nyb_row(r->batch->panels, worker));
+        return;
+    }
     const nyb_operand from = nyb_operand_of(nyb_block(w, p->first, p->first + p->rows, 0, w.cols));
-    const size_t first = index * PACK_PANELS;
-    nyb_gemm_pack(g, r->packed[i], &from, g->b_width, first,
-                  panels - first < PACK_PANELS ? panels : first + PACK_PANELS);
+    nyb_gemm_pack(g, r->packed[i], &from, g->b_width, first, end);
 }
 
 // All of a stage but attention, for many rows: its weights are packed once.

@@ -74,6 +74,7 @@ typedef struct nyb_batch {
     uint32_t *packed_in;      // [workers, packed_stride] of a tile of tokens
     size_t packed_stride;
     nyb_mat scratch;  // [workers, *]
+    nyb_mat panels;   // [workers, *] for nyb_weight_multiply()
     nyb_cache *cache; // NULL: none. Positions start at cache->used
     void *memory;     // behind all the pointers above
 } nyb_batch;

@@ -51,7 +51,7 @@ static nyb_status check_ceiling(const nyb_generator *g, nyb_err *err)
 {
     size_t bytes = 0;
     const size_t ceiling = g->context.memory_bytes;
-    if (!nyb_mul_size(nyb_block_weights_bytes(g->model), g->config.blocks, &bytes) ||
+    if (!nyb_mul_size(nyb_block_weights_stored_bytes(g->model), g->config.blocks, &bytes) ||
         (ceiling && bytes > ceiling))
         return nyb_fail(err, NYB_E_NOMEM, "the model's weights take %zu bytes, the ceiling is %zu",
                         bytes, ceiling);
@@ -67,7 +67,7 @@ static nyb_status load_blocks(nyb_generator *g, nyb_err *err)
     if (!g->blocks)
         return nyb_no_memory(err, "the list of layers", g->config.blocks, sizeof(*g->blocks));
     for (size_t b = 0; status == NYB_OK && b < g->config.blocks; b++) {
-        status = nyb_block_weights_init(&g->blocks[b], g->model, err);
+        status = nyb_block_weights_init_stored(&g->blocks[b], g->model, err);
         if (status == NYB_OK)
             status = nyb_block_weights_load(&g->context, &g->blocks[b], b, err);
         const nyb_progress step = {

@@ -29,21 +29,40 @@ void nyb_keep_least(atomic_size_t *least, size_t value)
 
 typedef struct head {
     const nyb_model *model;
-    nyb_mat scratch; // [workers, *]
-    nyb_mat in;      // [tokens, hidden]
-    nyb_mat logits;  // [tokens, vocab]
+    nyb_weight weight;
+    nyb_weight_input input;  // for one token
+    nyb_mat scratch, panels; // [workers, *]
+    nyb_mat in;              // [tokens, hidden]
+    nyb_mat logits;          // [tokens, vocab]
     size_t tile;
     atomic_size_t bad; // the first tile that is not finite
 } head;
 
-// Rows [row0, row0 + out.rows) of the head.
+// Rows [row0, row0 + out.rows) of a head that is not quantised.
 static nyb_status read_rows(const nyb_model *model, size_t row0, nyb_mat out, nyb_err *err)
 {
-    const nyb_linear *const linear = nyb_model_head(model);
-    if (!linear->quantized)
-        return nyb_linear_widen(linear, row0, out, err);
-    nyb_qweight_dequantize(nyb_model_head_codes(model), row0, out);
-    return NYB_OK;
+    return nyb_linear_widen(nyb_model_head(model), row0, out, err);
+}
+
+// The logits `out` of one token. A float of the head that is not finite shows in them: only then
+// is it looked for.
+static bool run_one(const head *h, size_t row0, nyb_mat rows, nyb_mat out)
+{
+    nyb_weight_multiply_one(out.at, &h->weight, row0, rows.rows, &h->input);
+    return h->weight.codes ||
+           nyb_vector_ops_get()->first_not_finite(out.at, rows.rows) == rows.rows ||
+           read_rows(h->model, row0, rows, NULL) == NYB_OK;
+}
+
+static bool run_rows(const head *h, size_t row0, nyb_mat rows, nyb_mat out)
+{
+    if (read_rows(h->model, row0, rows, NULL) != NYB_OK)
+        return false;
+    if (h->in.rows == 1)
+        nyb_gemv(out.at, rows, h->in.at);
+    else
+        nyb_gemm_nt(out, h->in, rows, 1.0f, 0.0f);
+    return true;
 }
 
 static nyb_mat tile_of(const head *h, size_t index, unsigned worker)
@@ -67,15 +86,16 @@ static void run_head_tile(void *arg, size_t index, unsigned worker)
     const size_t row0 = index * h->tile;
     const nyb_mat rows = tile_of(h, index, worker);
     const double cap = nyb_model_config_of(h->model)->logit_cap;
-    if (read_rows(h->model, row0, rows, NULL) != NYB_OK) {
-        nyb_keep_least(&h->bad, index);
-        return;
-    }
     const nyb_mat out = nyb_block(h->logits, 0, h->in.rows, row0, row0 + rows.rows);
-    if (h->in.rows == 1)
-        nyb_gemv(out.at, rows, h->in.at);
+    bool finite = true;
+    if (h->in.rows == 1 && (h->weight.codes || h->weight.at))
+        finite = run_one(h, row0, rows, out);
+    else if (h->weight.codes)
+        nyb_weight_multiply(out, h->in, &h->weight, row0, 0.0f, nyb_row(h->panels, worker));
     else
-        nyb_gemm_nt(out, h->in, rows, 1.0f, 0.0f);
+        finite = run_rows(h, row0, rows, out);
+    if (!finite)
+        nyb_keep_least(&h->bad, index);
     if (cap > 0.0)
         cap_logits(out, cap);
 }
@@ -138,7 +158,9 @@ nyb_status nyb_head(const nyb_context *ctx, nyb_batch *batch, size_t token0, nyb
     // Nothing is left in the stages' buffer after the last block: the normed rows go there.
     head h = {
         .model = batch->model,
+        .weight = nyb_model_head_weight(batch->model),
         .scratch = batch->scratch,
+        .panels = batch->panels,
         .in = nyb_block(batch->wide, token0, token0 + logits.rows, 0, config->hidden),
         .logits = logits,
         .tile = nyb_head_tile(config),
@@ -149,6 +171,8 @@ nyb_status nyb_head(const nyb_context *ctx, nyb_batch *batch, size_t token0, nyb
         status = project_rows(batch, &h.in, err);
     if (status != NYB_OK)
         return status;
+    if (h.in.rows == 1)
+        h.input = nyb_model_head_input(batch->model, h.in.at);
     nyb_parallel(ctx, (config->vocab + h.tile - 1) / h.tile, run_head_tile, &h);
     if (h.bad < SIZE_MAX)
         return read_rows(h.model, h.bad * h.tile, tile_of(&h, h.bad, 0), err);

@@ -33,7 +33,7 @@ static nyb_status plan(logits_run *r, nyb_err *err)
 {
     const nyb_context *const ctx = r->ctx;
     const size_t rows = r->ids.length < LOGITS_TOKENS ? r->ids.length : LOGITS_TOKENS;
-    const size_t fixed = nyb_block_weights_bytes(r->model) + rows * r->width * sizeof(float);
+    const size_t fixed = nyb_block_weights_stored_bytes(r->model) + rows * r->width * sizeof(float);
     const size_t ceiling =
         ctx && ctx->memory_bytes ? ctx->memory_bytes : fixed + (size_t) ACTIVATION_BYTES;
     const size_t one = nyb_batch_bytes(ctx, r->model, 1, r->ids.length, r->ids.length);
@@ -110,7 +110,7 @@ static nyb_status prepare(logits_run *r, nyb_arena *arena, const char *path, nyb
     r->tile = nyb_arena_mat(arena, is_classifier(r) ? r->together : some, r->width);
     if (!r->tile.at)
         return nyb_no_memory(err, "a tile of logits", r->tile.rows, r->width * sizeof(float));
-    status = nyb_block_weights_init(&r->weights, r->model, err);
+    status = nyb_block_weights_init_stored(&r->weights, r->model, err);
     return status == NYB_OK
                ? nyb_npy_create(&r->writer, path, is_classifier(r) ? &whole : &each, err)
                : status;

@@ -73,7 +73,8 @@ void nyb_model_close(nyb_model *m)
 {
     if (!m)
         return;
-    nyb_qweight_clear(&m->head_codes);
+    nyb_lowbit_clear(&m->head_codes);
+    nyb_free(m->head_input);
     nyb_quantization_close(m->quantization);
     nyb_checkpoint_close(m->checkpoint);
     nyb_arena_clear(&m->arena);
@@ -145,7 +146,20 @@ const nyb_linear *nyb_model_head(const nyb_model *m)
     return &m->head;
 }
 
-const nyb_qweight *nyb_model_head_codes(const nyb_model *m)
+nyb_weight nyb_model_head_weight(const nyb_model *m)
 {
-    return &m->head_codes;
+    nyb_weight weight = {.rows = m->head.rows, .cols = m->head.cols};
+    if (m->head.quantized) {
+        weight.codes = &m->head_codes;
+    } else if (nyb_linear_is_plain(&m->head)) {
+        weight.at = m->head.weight->at;
+        weight.dtype = m->head.weight->dtype;
+    }
+    return weight;
+}
+
+nyb_weight_input nyb_model_head_input(const nyb_model *m, const float *x)
+{
+    const nyb_weight weight = nyb_model_head_weight(m);
+    return nyb_weight_input_make(&weight, m->head_input, x);
 }

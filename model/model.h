@@ -1,5 +1,5 @@
 // model.h - an opened model: its configuration, its mapped checkpoint, and every tensor that the
-// forward pass reads, found and checked. Plus one block's weights in f32.
+// forward pass reads, found and checked. Plus one block's weights.
 #ifndef NYB_MODEL_MODEL_H_
 #define NYB_MODEL_MODEL_H_
 
@@ -18,6 +18,8 @@ typedef struct nyb_linear {
     size_t first;             // its rows start at this column of a transposed weight
     const nyb_tensor *bias;   // [rows] likewise; NULL: none
     bool quantized;
+    unsigned bits;     // of a quantised one
+    size_t group_size; // likewise; 0: one group a row
 } nyb_linear;
 
 // Small tensors of a block that are no linear layers.
@@ -114,7 +116,8 @@ const nyb_tensor *nyb_model_embedding(const nyb_model *model); // [vocab, embed_
 // linear layer, [labels, hidden].
 const nyb_linear *nyb_model_head(const nyb_model *model);
 
-// One block's weights in f32, in memory of its own that is used for block after block.
+// One block's weights, in memory of its own that is used for block after block: in f32, or as
+// they lie in the file.
 typedef struct nyb_block_weights {
     const nyb_model *model;
     size_t index;  // of the loaded block
@@ -123,6 +126,8 @@ typedef struct nyb_block_weights {
     nyb_mat *weights;            // [rows, cols] of each linear; the caller may overwrite them
     float **biases;              // [rows] of each linear, NULL: none
     float *vectors[NYB_VECTORS]; // NULL: the block has none
+    struct nyb_stored *stored;   // NULL: `weights` are multiplied, else these, and `weights` are
+                                 // shapes without memory (model/stored.h)
 } nyb_block_weights;
 
 // Bytes that nyb_block_weights_init() allocates. SIZE_MAX when they cannot be counted.
@@ -133,7 +138,14 @@ NYB_NODISCARD nyb_status nyb_block_weights_init(nyb_block_weights *out, const ny
                                                 nyb_err *err);
 void nyb_block_weights_clear(nyb_block_weights *weights); // zeroed is fine
 
-// Reads block `index`: widened from the mapped tensors, or dequantised.
+// The same for weights that are multiplied as they lie: nothing but norms, biases and packed
+// codes takes memory, and what no product can read as it lies. Packed codes are as large as in
+// the file.
+size_t nyb_block_weights_stored_bytes(const nyb_model *model);
+NYB_NODISCARD nyb_status nyb_block_weights_init_stored(nyb_block_weights *out,
+                                                       const nyb_model *model, nyb_err *err);
+
+// Reads block `index`: widened from the mapped tensors, or dequantised; or as it lies.
 //
 // NYB_E_NUMERIC  a NaN or an infinity; err names the tensor and the position.
 // Others as nyb_quantization_read(). The content is undefined after an error.
@@ -146,5 +158,8 @@ NYB_NODISCARD nyb_status nyb_block_weights_load(const nyb_context *ctx, nyb_bloc
 // NYB_E_NUMERIC  a NaN or an infinity; err names the tensor and the position.
 NYB_NODISCARD nyb_status nyb_tensor_widen(const nyb_tensor *tensor, size_t row0, nyb_mat out,
                                           nyb_err *err);
+
+// Whether a layer's bytes are its matrix, row by row, as f32, f16 or bf16.
+bool nyb_linear_is_plain(const nyb_linear *linear);
 
 #endif // NYB_MODEL_MODEL_H_

@@ -5,8 +5,10 @@
 #include "core/memory.h"
 #include "core/threads.h"
 #include "kernels/blocks.h"
+#include "kernels/rows.h"
 #include "kernels/vector.h"
 #include "model/binding.h"
+#include "model/stored.h"
 
 static nyb_status check_finite(const nyb_tensor *tensor, size_t index, const float *x, size_t n,
                                nyb_err *err)
@@ -79,6 +81,12 @@ nyb_status nyb_linear_widen(const nyb_linear *linear, size_t row0, nyb_mat out, 
     return nyb_tensor_widen(linear->weight, row0, out, err);
 }
 
+bool nyb_linear_is_plain(const nyb_linear *linear)
+{
+    return nyb_dtype_is_float(linear->weight->dtype) && linear->weight->paired_rows == 0 &&
+           !linear->transposed && linear->slice == 0;
+}
+
 // Floats that a vector or matrix takes, so that the next one starts on a cache line.
 static size_t padded(size_t floats)
 {
@@ -99,9 +107,10 @@ static size_t lay_out(nyb_block_weights *w, size_t index, float *memory)
     size_t used = 0;
     for (size_t i = 0; i < nyb_linear_count(m, index); i++) {
         const nyb_linear *const linear = nyb_linear_at(m, index, i);
-        const size_t floats = padded(linear->rows * linear->cols);
+        const size_t floats = w->stored ? 0 : padded(linear->rows * linear->cols);
         if (memory) {
-            w->weights[i] = nyb_mat_of(memory + used, linear->rows, linear->cols);
+            float *const at = w->stored ? NULL : memory + used;
+            w->weights[i] = nyb_mat_of(at, linear->rows, linear->cols);
             w->biases[i] = linear->bias ? memory + used + floats : NULL;
         }
         used += floats + (linear->bias ? padded(linear->rows) : 0);
@@ -123,9 +132,9 @@ static size_t most_linears(const nyb_model *m)
 }
 
 // Of the largest block: blocks may differ, quantised ones in whether they have a bias.
-static size_t most_floats(const nyb_model *m)
+static size_t most_floats(const nyb_model *m, nyb_stored *stored)
 {
-    nyb_block_weights counted = {.model = m};
+    nyb_block_weights counted = {.model = m, .stored = stored};
     size_t most = 0;
     for (size_t b = 0; b < nyb_block_count(m); b++) {
         const size_t floats = lay_out(&counted, b, NULL);
@@ -136,13 +145,23 @@ static size_t most_floats(const nyb_model *m)
 
 size_t nyb_block_weights_bytes(const nyb_model *model)
 {
-    return most_floats(model) * sizeof(float);
+    return most_floats(model, NULL) * sizeof(float);
 }
 
-nyb_status nyb_block_weights_init(nyb_block_weights *out, const nyb_model *model, nyb_err *err)
+size_t nyb_block_weights_stored_bytes(const nyb_model *model)
 {
-    const size_t floats = most_floats(model), linears = most_linears(model);
-    *out = (nyb_block_weights){.model = model, .floats = floats};
+    nyb_stored some = {0};
+    const size_t codes = nyb_stored_bytes(model);
+    const size_t bytes = most_floats(model, &some) * sizeof(float);
+    return codes < SIZE_MAX - bytes ? codes + bytes : SIZE_MAX;
+}
+
+// Gives `out` memory for all but what is stored, which it takes over, also on an error.
+static nyb_status init(nyb_block_weights *out, const nyb_model *model, nyb_stored *stored,
+                       nyb_err *err)
+{
+    const size_t floats = most_floats(model, stored), linears = most_linears(model);
+    *out = (nyb_block_weights){.model = model, .floats = floats, .stored = stored};
     out->memory = nyb_alloc_raw(floats, sizeof(float));
     out->weights = nyb_alloc(linears, sizeof(*out->weights));
     out->biases = nyb_alloc(linears, sizeof(*out->biases));
@@ -152,11 +171,26 @@ nyb_status nyb_block_weights_init(nyb_block_weights *out, const nyb_model *model
     return nyb_no_memory(err, "the weights of a block", floats, sizeof(float));
 }
 
+nyb_status nyb_block_weights_init(nyb_block_weights *out, const nyb_model *model, nyb_err *err)
+{
+    return init(out, model, NULL, err);
+}
+
+nyb_status nyb_block_weights_init_stored(nyb_block_weights *out, const nyb_model *model,
+                                         nyb_err *err)
+{
+    nyb_stored *stored = NULL;
+    *out = (nyb_block_weights){0};
+    const nyb_status status = nyb_stored_new(&stored, model, err);
+    return status == NYB_OK ? init(out, model, stored, err) : status;
+}
+
 void nyb_block_weights_clear(nyb_block_weights *weights)
 {
     nyb_free(weights->memory);
     nyb_free(weights->weights);
     nyb_free(weights->biases);
+    nyb_stored_free(weights->stored);
     *weights = (nyb_block_weights){0};
 }
 
@@ -189,8 +223,9 @@ static void load_linear(void *arg, size_t i, unsigned worker)
     nyb_block_weights *const w = l->weights;
     const nyb_linear *const linear = nyb_linear_at(w->model, l->block, i);
     (void) worker;
-    l->status[i] = read_matrix(w->weights[i], w->model, linear, &l->err[i]);
-    if (linear->weight) // the copy is what is worked with from here on
+    l->status[i] = w->stored ? nyb_stored_load(w->stored, w->model, l->block, i, &l->err[i])
+                             : read_matrix(w->weights[i], w->model, linear, &l->err[i]);
+    if (linear->weight && !w->stored) // the copy is what is worked with from here on
         nyb_map_release(linear->weight->at, linear->weight->bytes);
     if (l->status[i] == NYB_OK && linear->bias)
         l->status[i] = nyb_tensor_widen(linear->bias, 0, nyb_mat_of(w->biases[i], 1, linear->rows),
@@ -229,7 +264,10 @@ static nyb_status load_all(const nyb_context *ctx, load *l, nyb_err *err)
         if (l->status[i] != NYB_OK)
             return nyb_fail(err, l->status[i], "%s", l->err[i].text);
     }
-    return load_vectors(l->weights, err);
+    const nyb_status status =
+        l->weights->stored ? nyb_stored_finish(l->weights->stored, l->weights->model, l->block, err)
+                           : NYB_OK;
+    return status == NYB_OK ? load_vectors(l->weights, err) : status;
 }
 
 nyb_status nyb_block_weights_load(const nyb_context *ctx, nyb_block_weights *weights, size_t index,

@@ -422,7 +422,7 @@ static void panels_give_the_products_of_vectors(void **state)
         const nyb_weight *const both[] = {&codes, &floats};
         float *const in = nyb_alloc(TOKENS * cols, sizeof(float));
         float *const out = nyb_alloc(TOKENS * rows, sizeof(float));
-        float *const panel = nyb_alloc(NYB_WEIGHT_ROWS * cols, sizeof(float));
+        float *const panel = nyb_alloc(NYB_WEIGHT_PANEL * cols, sizeof(float));
         for (size_t k = 0; k < TOKENS * cols; k++)
             in[k] = w.x[k % cols] * (1.0f + (float) (k / cols));
         for (size_t b = 0; b < 2; b++) {
@@ -453,6 +453,52 @@ static void panels_give_the_products_of_vectors(void **state)
     assert_true(worst > 0.0 && worst < 1e-5);
 }
 
+// Pieces that begin inside a tile are those of the whole, and packed panels are what packing the
+// dequantised weight gives.
+static void pieces_may_begin_anywhere(void **state)
+{
+    (void) state;
+    static const unsigned cpus[] = {0, NYB_CPU_AVX2, NYB_CPU_AVX2 | NYB_CPU_AVX512};
+    for (size_t c = 0; c < 60; c++) {
+        world w = {0};
+        make_random(&w, c);
+        const size_t rows = w.q.rows, cols = w.q.cols;
+        const size_t first = (size_t) nyb_random_below(&w.seed, rows), count = rows - first;
+        const nyb_weight weight = {.rows = rows, .cols = cols, .codes = &w.m};
+        const nyb_weight_rows some = {&weight, first, count};
+        void *const memory = nyb_alloc(nyb_weight_input_bytes(&weight), 1);
+        float *const y = nyb_alloc(rows, sizeof(float)), *const z = nyb_alloc(rows, sizeof(float));
+        float *const panel = nyb_alloc(NYB_WEIGHT_PANEL * cols, sizeof(float));
+        float *const wide = nyb_alloc(rows * cols, sizeof(float));
+        const nyb_weight_input input = nyb_weight_input_make(&weight, memory, w.x);
+        nyb_weight_multiply_one(y, &weight, 0, rows, &input);
+        nyb_weight_multiply_one(z + first, &weight, first, count, &input);
+        assert_memory_equal(y + first, z + first, count * sizeof(float));
+        nyb_qweight_dequantize(&w.q, 0, nyb_mat_of(wide, rows, cols));
+        const nyb_operand from = nyb_operand_of(nyb_mat_of(wide + first * cols, count, cols));
+        for (size_t l = 0; l < sizeof(cpus) / sizeof(cpus[0]); l++) {
+            if (!has(cpus[l]))
+                continue;
+            const nyb_gemm *const g = nyb_gemm_for(NYB_COMPUTE_F32, cpus[l]);
+            const size_t panels = nyb_gemm_panels(count, g->b_width), middle = panels / 2;
+            const size_t words = nyb_gemm_packed(g, count, cols, g->b_width);
+            uint32_t *const want = nyb_alloc(words, 4), *const got = nyb_alloc(words, 4);
+            nyb_gemm_pack(g, want, &from, g->b_width, 0, panels);
+            nyb_weight_pack(g, got, &some, 0, middle, panel);
+            nyb_weight_pack(g, got, &some, middle, panels, panel);
+            assert_memory_equal(want, got, words * 4);
+            nyb_free(want);
+            nyb_free(got);
+        }
+        nyb_free(memory);
+        nyb_free(y);
+        nyb_free(z);
+        nyb_free(panel);
+        nyb_free(wide);
+        clear(&w);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -464,6 +510,7 @@ int main(void)
         cmocka_unit_test(packed_layers_stay_packed),
         cmocka_unit_test(float_rows_are_multiplied_as_they_lie),
         cmocka_unit_test(panels_give_the_products_of_vectors),
+        cmocka_unit_test(pieces_may_begin_anywhere),
     };
     return cmocka_run_group_tests_name("lowbit", tests, NULL, NULL);
 }
