@@ -13,7 +13,9 @@ unsigned nyb_threads(const nyb_context *ctx);
 
 // Calls task(arg, i, worker) once for each i in [0, count), on nyb_threads(ctx) threads that
 // take the next index as they become free, and returns when all are done. `worker` is in
-// [0, nyb_threads(ctx)) and names a thread's own scratch. Calls must not be nested.
+// [0, nyb_threads(ctx)) and names a thread's own scratch. The calling thread works too and never
+// waits for a thread that has no task. Several threads may call at the same time, and a task may
+// call: one of them gets help, the others work alone, as worker 0.
 void nyb_parallel(const nyb_context *ctx, size_t count,
                   void (*task)(void *arg, size_t index, unsigned worker), void *arg);
 
