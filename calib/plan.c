@@ -1,3 +1,4 @@
+#include "calib/gguf_quantize.h"
 #include "calib/output.h"
 #include "calib/walk.h"
 #include "core/clock.h"
@@ -133,7 +134,16 @@ nyb_status nyb_quantize_planned(const nyb_context *ctx, const nyb_quantize_param
                                 nyb_quantize_plan *plan, nyb_err *err)
 {
     nyb_job job;
-    nyb_status status = nyb_job_open(ctx, &job, params, err);
+    nyb_quantize_params inner = *params;
+    nyb_status status = NYB_OK;
+    if (nyb_gguf_wanted(params) && params->settings.method != NYB_METHOD_GPTQ)
+        return nyb_fail(err, NYB_E_ARG, "plain rounding to %s needs no plan: it takes seconds",
+                        params->format);
+    if (nyb_gguf_wanted(params))
+        status = nyb_gguf_solve_params(&inner, params, err);
+    inner.out = params->out;
+    if (status == NYB_OK)
+        status = nyb_job_open(ctx, &job, &inner, err);
     if (status != NYB_OK)
         return status;
     nyb_context settled = ctx ? *ctx : (nyb_context){0};

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "calib/gguf_quantize.h"
 #include "calib/walk.h"
 #include "core/clock.h"
 #include "core/file.h"
@@ -268,6 +269,8 @@ nyb_status nyb_quantize(const nyb_context *ctx, const nyb_quantize_params *param
 {
     nyb_quantize_result local = {0};
     nyb_job job;
+    if (nyb_gguf_wanted(params))
+        return nyb_gguf_quantize(ctx, params, result, err);
     nyb_status status = nyb_job_open(ctx, &job, params, err);
     if (status != NYB_OK)
         return status;

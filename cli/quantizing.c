@@ -2,7 +2,10 @@
 
 static const char *const methods[] = {"gptq", "rtn", "int4", NULL};
 static const char *const orders[] = {"group", "none", "full", NULL};
-static const char *const formats[] = {"compressed-tensors", "gptq", "gptq_v2", NULL};
+static const char *const formats[] = {
+    "compressed-tensors", "gptq",      "gptq_v2",   "gguf:Q4_0", "gguf:Q4_1", "gguf:Q5_0",
+    "gguf:Q5_1",          "gguf:Q8_0", "gguf:Q2_K", "gguf:Q3_K", "gguf:Q4_K", "gguf:Q5_K",
+    "gguf:Q6_K",          "gguf:F16",  "gguf:BF16", "gguf:F32",  NULL};
 static const char *const bos_words[] = {"auto", "never", "always", NULL};
 
 const nyb_quantizing nyb_quantizing_defaults = {
@@ -18,7 +21,7 @@ const nyb_quantizing nyb_quantizing_defaults = {
 
 const nyb_option nyb_quantizing_options[] = {
     {"output", 'o', NYB_OPTION_PATH, INTO(output), .value = "FOLDER",
-     .about = "Folder to write; it appears when it is complete."},
+     .about = "Folder, or GGUF file, to write; it appears when it is complete."},
     {"method", 'm', NYB_OPTION_CHOICE, INTO(method), .choices = methods, .value = "METHOD",
      .about = "gptq: rounding errors are fed back through the Hessian of the inputs. rtn: round to "
               "nearest on the same grid. int4: one symmetric scale per output channel from the "
@@ -57,8 +60,12 @@ const nyb_option nyb_quantizing_options[] = {
      .about = "Draw the windows at random, with this seed; else they are the text's first."},
     {"format", 'f', NYB_OPTION_CHOICE, NYB_INTO(nyb_quantizing, format), .choices = formats,
      .value = "FORMAT",
-     .about = "How weights are packed. compressed-tensors (pack-quantized) is read by vLLM at 2 to "
-              "8 bits and by transformers; gptq (v1) by the GPTQ family; gptq_v2 by GPTQModel.",
+     .about =
+         "How weights are packed. compressed-tensors (pack-quantized) is read by vLLM at 2 to "
+         "8 bits and by transformers; gptq (v1) by the GPTQ family; gptq_v2 by GPTQModel; "
+         "gguf:TYPE "
+         "is one file for llama.cpp, by --method rtn as llama-quantize rounds, or for Q4_0 and "
+         "Q8_0 by gptq.",
      .section = "Output"},
     {"shard-size", 0, NYB_OPTION_BYTES, INTO(shard_size), .value = "BYTES",
      .about = "Largest tensor file."},

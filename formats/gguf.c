@@ -504,3 +504,8 @@ nyb_status nyb_gguf_string(const nyb_gguf *file, const char *key, nyb_gguf_text 
     *out = v->texts[0];
     return NYB_OK;
 }
+
+size_t nyb_gguf_width(nyb_gguf_type type)
+{
+    return widths[type];
+}

@@ -129,6 +129,12 @@ void nyb_gguf_add_texts(nyb_gguf_head *head, const char *key, const nyb_gguf_tex
 void nyb_gguf_add_i32s(nyb_gguf_head *head, const char *key, const int32_t *values, size_t count);
 void nyb_gguf_add_f32s(nyb_gguf_head *head, const char *key, const float *values, size_t count);
 
+// A value of another file, as it is.
+void nyb_gguf_add_value(nyb_gguf_head *head, const nyb_gguf_value *value);
+
+// Bytes of an element of a type; 0 for texts.
+size_t nyb_gguf_width(nyb_gguf_type type);
+
 // The file's bytes up to the first tensor, in the head's arena, and where each tensor starts in
 // the file. Names are those of the GGUF file; sizes follow from dtype and shape.
 //

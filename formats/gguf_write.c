@@ -105,6 +105,18 @@ void nyb_gguf_add_f32s(nyb_gguf_head *head, const char *key, const float *values
     put(head, values, count * sizeof(*values));
 }
 
+void nyb_gguf_add_value(nyb_gguf_head *head, const nyb_gguf_value *value)
+{
+    if (value->is_array)
+        put_array(head, value->key, value->type, value->count);
+    else
+        put_key(head, value->key, value->type);
+    if (value->type != NYB_GGUF_TEXT)
+        put(head, value->at, value->count * nyb_gguf_width(value->type));
+    for (size_t i = 0; value->type == NYB_GGUF_TEXT && i < value->count; i++)
+        put_text(head, value->texts[i].at, value->texts[i].length);
+}
+
 void nyb_gguf_head_clear(nyb_gguf_head *head)
 {
     nyb_arena_clear(&head->arena);

@@ -222,3 +222,127 @@ nyb_status nyb_gguf_config(json_t **out, const nyb_gguf *file, nyb_err *err)
         json_decref(t.doc);
     return status;
 }
+
+// ---- The other way round --------------------------------------------------------------------
+
+// What is being written.
+typedef struct writing {
+    nyb_gguf_head *head;
+    const json_t *doc;
+    const nyb_gguf_arch *arch;
+    const char *name;
+    nyb_err *err;
+} writing;
+
+static const char *write_key(char room[KEY_ROOM], const writing *w, const char *key)
+{
+    (void) snprintf(room, KEY_ROOM, "%s.%s", w->arch->name, key);
+    return room;
+}
+
+static nyb_status write_rules(const writing *w)
+{
+    char room[KEY_ROOM];
+    for (size_t i = 0; i < RULES; i++) {
+        const json_t *const value = json_object_get(w->doc, rules[i].to);
+        const char *const key = write_key(room, w, rules[i].key);
+        const double number = json_number_value(value);
+        if (!value && rules[i].needed)
+            return nyb_fail(w->err, NYB_E_FORMAT, "%s: has no '%s'", w->name, rules[i].to);
+        if (!json_is_number(value) || strcmp(rules[i].to, "rope_theta") == 0)
+            continue;
+        if (rules[i].kind == REAL)
+            nyb_gguf_add_f32(w->head, key, (float) number);
+        else if (number >= 0.0 && number <= UINT32_MAX)
+            nyb_gguf_add_u32(w->head, key, (uint32_t) number);
+    }
+    if (!json_is_integer(json_object_get(w->doc, "num_key_value_heads")))
+        nyb_gguf_add_u32(
+            w->head, write_key(room, w, "attention.head_count_kv"),
+            (uint32_t) json_integer_value(json_object_get(w->doc, "num_attention_heads")));
+    if (!json_is_number(json_object_get(w->doc, "rms_norm_eps")))
+        nyb_gguf_add_f32(w->head, write_key(room, w, "attention.layer_norm_rms_epsilon"), 1e-6f);
+    if (!json_is_integer(json_object_get(w->doc, "max_position_embeddings")))
+        nyb_gguf_add_u32(w->head, write_key(room, w, "context_length"), 2048);
+    return NYB_OK;
+}
+
+static size_t head_size(const writing *w)
+{
+    const json_int_t given = json_integer_value(json_object_get(w->doc, "head_dim"));
+    const json_int_t heads = json_integer_value(json_object_get(w->doc, "num_attention_heads"));
+    const json_int_t hidden = json_integer_value(json_object_get(w->doc, "hidden_size"));
+    return (size_t) (given > 0 ? given : heads > 0 ? hidden / heads : 0);
+}
+
+static nyb_status write_llama3(const writing *w, const json_t *scaling, double theta,
+                               const float **divisors, size_t *count)
+{
+    const double factor = json_number_value(json_object_get(scaling, "factor"));
+    const size_t pairs = head_size(w) / 2;
+    float *const table = nyb_arena_alloc(&w->head->arena, pairs, sizeof(*table));
+    if (!table)
+        return nyb_no_memory(w->err, "rope_freqs.weight", pairs, sizeof(*table));
+    if (json_number_value(json_object_get(scaling, "low_freq_factor")) != 1.0 ||
+        json_number_value(json_object_get(scaling, "high_freq_factor")) != 4.0 ||
+        json_number_value(json_object_get(scaling, "original_max_position_embeddings")) != 8192.0)
+        return nyb_fail(w->err, NYB_E_UNSUPPORTED,
+                        "%s: Llama 3's scaling of positions is written with its usual 1, 4 and "
+                        "8192 only",
+                        w->name);
+    for (size_t i = 0; i < pairs; i++)
+        table[i] = (float) llama3_divisor(pow(theta, -(double) i / (double) pairs), factor);
+    *divisors = table;
+    *count = pairs;
+    return NYB_OK;
+}
+
+static nyb_status write_positions(const writing *w, const float **divisors, size_t *count)
+{
+    char room[KEY_ROOM];
+    const json_t *scaling = json_object_get(w->doc, "rope_parameters");
+    const json_t *theta = json_object_get(w->doc, "rope_theta");
+    if (!json_is_object(scaling))
+        scaling = json_object_get(w->doc, "rope_scaling");
+    if (!json_is_number(theta))
+        theta = json_object_get(scaling, "rope_theta");
+    const double base = json_is_number(theta) ? json_number_value(theta) : 10000.0;
+    nyb_gguf_add_f32(w->head, write_key(room, w, "rope.freq_base"), (float) base);
+    nyb_gguf_add_u32(w->head, write_key(room, w, "rope.dimension_count"), (uint32_t) head_size(w));
+
+    const char *kind = json_string_value(json_object_get(scaling, "rope_type"));
+    if (!kind)
+        kind = json_string_value(json_object_get(scaling, "type"));
+    if (!kind || strcmp(kind, "default") == 0)
+        return NYB_OK;
+    if (strcmp(kind, "llama3") == 0)
+        return write_llama3(w, scaling, base, divisors, count);
+    if (strcmp(kind, "linear") != 0)
+        return nyb_fail(w->err, NYB_E_UNSUPPORTED,
+                        "%s: positions scaled by '%.40s' are not written to a GGUF file", w->name,
+                        kind);
+    nyb_gguf_add_text(w->head, write_key(room, w, "rope.scaling.type"), "linear");
+    nyb_gguf_add_f32(w->head, write_key(room, w, "rope.scaling.factor"),
+                     (float) json_number_value(json_object_get(scaling, "factor")));
+    return NYB_OK;
+}
+
+nyb_status nyb_gguf_add_config(nyb_gguf_head *head, const json_t *doc, const char *name,
+                               const float **divisors, size_t *count, nyb_err *err)
+{
+    const char *const type = json_string_value(json_object_get(doc, "model_type"));
+    const writing w = {.head = head,
+                       .doc = doc,
+                       .arch = type ? nyb_gguf_arch_of_model(type) : NULL,
+                       .name = name,
+                       .err = err};
+    *divisors = NULL;
+    *count = 0;
+    if (!w.arch)
+        return nyb_fail(err, NYB_E_UNSUPPORTED,
+                        "%s: a model of type '%.60s' is not written to a GGUF file", name,
+                        type ? type : "");
+    nyb_gguf_add_text(head, "general.architecture", w.arch->name);
+    const nyb_status status = write_rules(&w);
+    return status == NYB_OK ? write_positions(&w, divisors, count) : status;
+}

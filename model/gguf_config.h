@@ -13,4 +13,23 @@
 // On an error *out is NULL.
 NYB_NODISCARD nyb_status nyb_gguf_config(json_t **out, const nyb_gguf *file, nyb_err *err);
 
+// Adds to `head` what nyb_gguf_config() reads, from a folder's config.json. `name` stands for it in
+// errors.
+//
+//   divisors  out: the table that goes into the tensor 'rope_freqs.weight', [*count], in the head's
+//             arena; NULL: there is none
+//
+// NYB_E_FORMAT       a value is missing.
+// NYB_E_UNSUPPORTED  GGUF has no key for something that the model has.
+NYB_NODISCARD nyb_status nyb_gguf_add_config(nyb_gguf_head *head, const json_t *doc,
+                                             const char *name, const float **divisors,
+                                             size_t *count, nyb_err *err);
+
+// Adds the tokenizer in `folder`, filled up to `vocab` tokens.
+//
+// NYB_E_UNSUPPORTED  GGUF has no word for a part of it; err names it.
+// Others as nyb_tokenizer_open().
+NYB_NODISCARD nyb_status nyb_gguf_add_tokenizer(nyb_gguf_head *head, const char *folder,
+                                                size_t vocab, nyb_err *err);
+
 #endif // NYB_MODEL_GGUF_CONFIG_H_

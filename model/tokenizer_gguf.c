@@ -4,38 +4,11 @@
 
 #include "core/json.h"
 #include "formats/gguf.h"
+#include "model/tokenizer_cuts.h"
 #include "model/tokenizer_private.h"
 #include "model/unicode.h"
 
-#define GPT2                                                                                       \
-    "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,"                    \
-    "\"use_regex\":true}"
-#define BYTES                                                                                      \
-    "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,"                    \
-    "\"use_regex\":false}"
-#define SEQUENCE(first, second) "{\"type\":\"Sequence\",\"pretokenizers\":[" first "," second "]}"
-#define SPLIT(pattern)                                                                             \
-    "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" pattern                                        \
-    "\"},\"behavior\":\"Isolated\",\"invert\":false}"
-#define WORDS(digits)                                                                              \
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|" digits                 \
-    "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
-
-// How text is cut before it is merged, by the name that a file gives it.
-static const struct {
-    const char *name;
-    const char *pre_tokenizer, *normalizer;
-    bool whole_first; // a piece that is a token is taken without merging
-} cuts[] = {
-    {"gpt-2", GPT2, "null", false},
-    {"smollm", SEQUENCE("{\"type\":\"Digits\",\"individual_digits\":true}", GPT2), "null", false},
-    {"starcoder", SEQUENCE("{\"type\":\"Digits\",\"individual_digits\":true}", GPT2), "null",
-     false},
-    {"llama-bpe", SEQUENCE(SPLIT(WORDS("\\\\p{N}{1,3}")), BYTES), "null", true},
-    {"qwen2", SEQUENCE(SPLIT(WORDS("\\\\p{N}")), BYTES), "{\"type\":\"NFC\"}", false},
-};
-
-enum { CUTS = sizeof(cuts) / sizeof(cuts[0]), TYPE_CONTROL = 3, TYPE_USER = 4 };
+enum { TYPE_CONTROL = 3, TYPE_USER = 4 };
 
 // The file's arrays, all of the same length.
 typedef struct source {
@@ -148,17 +121,13 @@ static nyb_status make_merges(const source *s, json_t *merges)
     return NYB_OK;
 }
 
-static nyb_status find_cut(const source *s, size_t *out)
+static nyb_status find_cut(const source *s, const nyb_tokenizer_cut **out)
 {
     nyb_gguf_text name = {"", 0};
     const nyb_status status = nyb_gguf_string(s->file, "tokenizer.ggml.pre", &name, s->err);
-    if (status != NYB_OK)
+    *out = nyb_tokenizer_cut_named(name.at, name.length);
+    if (status != NYB_OK || *out)
         return status;
-    for (*out = 0; *out < CUTS; (*out)++) {
-        if (strlen(cuts[*out].name) == name.length &&
-            memcmp(cuts[*out].name, name.at, name.length) == 0)
-            return NYB_OK;
-    }
     return nyb_fail(s->err, NYB_E_UNSUPPORTED,
                     "%s: 'tokenizer.ggml.pre' is '%.*s', supported are gpt-2, smollm, starcoder, "
                     "llama-bpe and qwen2",
@@ -167,7 +136,7 @@ static nyb_status find_cut(const source *s, size_t *out)
 
 static nyb_status load_bpe(const source *s, nyb_tokenizer *t)
 {
-    size_t cut = 0;
+    const nyb_tokenizer_cut *cut = NULL;
     json_t *const vocab = json_object(), *const merges = json_array(), *const added = json_array();
     nyb_status status =
         vocab && merges && added ? find_cut(s, &cut) : nyb_no_memory(s->err, "a tokenizer", 1, 1);
@@ -175,13 +144,13 @@ static nyb_status load_bpe(const source *s, nyb_tokenizer *t)
         status = make_vocabulary(s, vocab, added);
     if (status == NYB_OK)
         status = make_merges(s, merges);
-    json_t *const doc = json_pack(
-        "{s:{s:s, s:b, s:o, s:o}, s:o, s:o?, s:o?, s:{s:s}}", "model", "type", "BPE",
-        "ignore_merges", status == NYB_OK && cuts[cut].whole_first, "vocab", vocab, "merges",
-        merges, "added_tokens", added, "pre_tokenizer",
-        status == NYB_OK ? json_loads(cuts[cut].pre_tokenizer, 0, NULL) : NULL, "normalizer",
-        status == NYB_OK ? json_loads(cuts[cut].normalizer, JSON_DECODE_ANY, NULL) : NULL,
-        "decoder", "type", "ByteLevel");
+    json_t *const doc =
+        json_pack("{s:{s:s, s:b, s:o, s:o}, s:o, s:o?, s:o?, s:{s:s}}", "model", "type", "BPE",
+                  "ignore_merges", status == NYB_OK && cut->whole_first, "vocab", vocab, "merges",
+                  merges, "added_tokens", added, "pre_tokenizer",
+                  status == NYB_OK ? json_loads(cut->pre_tokenizer, 0, NULL) : NULL, "normalizer",
+                  status == NYB_OK ? json_loads(cut->normalizer, JSON_DECODE_ANY, NULL) : NULL,
+                  "decoder", "type", "ByteLevel");
     if (status == NYB_OK && !doc)
         status = nyb_no_memory(s->err, "a tokenizer", s->tokens->count, 1);
     if (status == NYB_OK)

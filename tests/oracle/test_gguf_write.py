@@ -1,0 +1,170 @@
+"""GGUF files that nybble writes, read by gguf-py and compared with what gguf-py rounds itself."""
+import json
+
+import gguf
+import gguf_made
+import numpy as np
+import pytest
+from gguf import quants
+
+T = gguf.GGMLQuantizationType
+PLAIN = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]
+
+
+def write(nybble, folder, out, kind, *more, method="rtn"):
+    return nybble("quantize", folder, "-o", out, "-f", f"gguf:{kind}", "-m", method, *more)
+
+
+def fields_of(reader):
+    return {key: field.contents() for key, field in reader.fields.items()}
+
+
+def expected(folder, kind):
+    """Name, type and bytes of every tensor as llama-quantize rounds them."""
+    config = json.loads((folder / "config.json").read_text())
+    heads = {"self_attn.q_proj.weight": config["num_attention_heads"],
+             "self_attn.k_proj.weight": config["num_key_value_heads"]}
+    for name, x in gguf_made.tensors_of(folder):
+        part = name.split(".", 3)[-1]
+        x = gguf_made.paired(x, heads[part]) if part in heads else x
+        used = kind if x.ndim > 1 else T.F32
+        if x.ndim > 1 and name == "model.embed_tokens.weight" and kind not in (T.F32, T.F16, T.BF16):
+            used = T.Q8_0  # the tied head, whose rows are no blocks of Q6_K
+        if x.shape[-1] % gguf.GGML_QUANT_SIZES[used][0]:
+            used = T.F16
+        yield gguf_made.name_in_file(name), used, quants.quantize(x, used)
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_tensors_are_gguf_pys(nybble, stories, tmp_path, kind):
+    out = tmp_path / "m.gguf"
+    said = write(nybble, stories, out, kind).stderr
+    tensors = {t.name: t for t in gguf.GGUFReader(out).tensors}
+    seen = 0
+    for name, used, raw in expected(stories, T[kind]):
+        assert tensors[name].tensor_type == used, name
+        got = tensors[name].data
+        assert got.tobytes() == raw.tobytes(), f"{name} as {used.name}"
+        seen += 1
+    assert seen == len(tensors) == 47
+    report = json.loads((tmp_path / "m.gguf.report.json").read_text())
+    assert all(f["tensor"] in said for f in report["fallbacks"])
+    assert bool(report["fallbacks"]) == kind.startswith("Q")  # rows of 172
+
+
+@pytest.mark.parametrize("kind", ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"])
+def test_rows_too_short_for_k_types_get_another_type(nybble, stories, tmp_path, kind):
+    write(nybble, stories, tmp_path / "m.gguf", kind)
+    used = {t.name: t.tensor_type.name for t in gguf.GGUFReader(tmp_path / "m.gguf").tensors}
+    instead = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+    assert used["blk.0.attn_q.weight"] == instead[kind]
+    assert used["blk.0.ffn_down.weight"] == "F16" and used["blk.0.attn_norm.weight"] == "F32"
+
+
+def test_metadata_and_tokenizer_are_there(nybble, stories, tmp_path):
+    import sentencepiece
+
+    write(nybble, stories, tmp_path / "m.gguf", "F16")
+    fields = fields_of(gguf.GGUFReader(tmp_path / "m.gguf"))
+    want = {"general.architecture": "llama", "general.file_type": 1, "llama.block_count": 5,
+            "general.quantization_version": 2, "llama.embedding_length": 64,
+            "llama.attention.head_count": 8, "llama.attention.head_count_kv": 4,
+            "llama.feed_forward_length": 172, "llama.rope.dimension_count": 8,
+            "llama.context_length": 512, "llama.rope.freq_base": 10000.0,
+            "tokenizer.ggml.model": "llama", "tokenizer.ggml.bos_token_id": 1,
+            "tokenizer.ggml.eos_token_id": 2, "tokenizer.ggml.add_bos_token": True}
+    for key, value in want.items():
+        assert fields[key] == value, key
+    spm = sentencepiece.SentencePieceProcessor(str(stories / "tokenizer.model"))
+    assert fields["tokenizer.ggml.tokens"] == [spm.id_to_piece(i) for i in range(512)]
+    assert fields["tokenizer.ggml.scores"] == [spm.get_score(i) for i in range(512)]
+    assert fields["tokenizer.ggml.token_type"][:4] == [2, 3, 3, 6]
+
+
+def logits(nybble, model, folder):
+    folder.mkdir()
+    np.save(folder / "i.npy", np.random.default_rng(5).integers(3, 512, (2, 40)).astype(np.int32))
+    nybble("logits", model, "--tokens", folder / "i.npy", "-o", folder / "l.npy")
+    return np.load(folder / "l.npy")
+
+
+def test_what_is_written_is_read(nybble, stories, tmp_path):
+    """f32 all the way: the same logits; and a file of a file is that file."""
+    write(nybble, stories, tmp_path / "a.gguf", "F32")
+    assert np.array_equal(logits(nybble, stories, tmp_path / "1"),
+                          logits(nybble, tmp_path / "a.gguf", tmp_path / "2"))
+    write(nybble, tmp_path / "a.gguf", tmp_path / "b.gguf", "Q8_0")
+    write(nybble, stories, tmp_path / "c.gguf", "Q8_0")
+    write(nybble, tmp_path / "b.gguf", tmp_path / "d.gguf", "Q8_0")
+    b, c, d = ({t.name: t.data.tobytes() for t in gguf.GGUFReader(tmp_path / n).tensors}
+               for n in ("b.gguf", "c.gguf", "d.gguf"))
+    assert b == c == d
+    one = tmp_path / "one.gguf"
+    nybble("quantize", stories, "-o", one, "-f", "gguf:Q8_0", "-m", "rtn", "--threads", "1")
+    assert one.read_bytes() == (tmp_path / "c.gguf").read_bytes()
+
+
+def divisible(folder, source):
+    """The small model with a wider MLP, so that every row is whole blocks."""
+    config = json.loads((source / "config.json").read_text())
+    config["intermediate_size"] = 192
+    tensors = {}
+    for name, x in gguf_made.tensors_of(source):
+        if "mlp" in name:
+            x = np.pad(x, ((0, 0), (0, 20)) if "down" in name else ((0, 20), (0, 0)))
+        tensors[name] = x
+    gguf_made.write_folder(folder, source, tensors)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q8_0"])
+def test_gptq_is_solved_on_the_files_grid(nybble, stories, data, tmp_path, kind):
+    model = divisible(tmp_path / "m", stories)
+    text = data / "text" / "tinystories-sample.txt"
+    calib = ("--calib", text, "-n", "4", "-l", "64")
+    out = tmp_path / "g.gguf"
+    write(nybble, model, out, kind, *calib, method="gptq")
+    assert not list(tmp_path.glob("g.gguf.solve*")) and not list(tmp_path.glob("*.partial"))
+    nybble("quantize", model, "-o", tmp_path / "f", "-f", "gptq_v2", "-b", kind[1], "-g", "32",
+           *calib)
+    report = json.loads((tmp_path / "g.gguf.report.json").read_text())
+    totals = report["solve"]["totals"]
+    print(f"loss {totals['loss']:.4g}, plain rounding {totals['rtn_loss']:.4g}")
+    assert report["fallbacks"] == [{"tensor": "token_embd.weight", "asked": "Q6_K", "used": "Q8_0"}
+                                   ][:kind == "Q4_0"]
+    assert totals["loss"] < totals["rtn_loss"]
+    tensors = {t.name: t for t in gguf.GGUFReader(out).tensors}
+    assert all(t.tensor_type == T[kind] for n, t in tensors.items() if n.startswith("blk.")
+               and not n.endswith("norm.weight"))
+    # The codes are the solve's own: gguf-py reads the very numbers that the folder holds.
+    from safetensors.numpy import load_file
+
+    packed = load_file(tmp_path / "f" / "model.safetensors")
+    q = packed["model.layers.1.mlp.down_proj.qweight"].view(np.uint32)
+    scales = packed["model.layers.1.mlp.down_proj.scales"].astype(np.float32)
+    bits = int(kind[1])
+    codes = np.stack([q >> (bits * i) & (2**bits - 1) for i in range(32 // bits)], 1)
+    codes = codes.reshape(-1, q.shape[1]).astype(np.float32)
+    want = ((codes - 2**(bits - 1)) * np.repeat(scales, 32, 0)).T
+    down = tensors["blk.1.ffn_down.weight"]
+    assert np.array_equal(quants.dequantize(down.data, T[kind]).reshape(want.shape), want)
+
+
+def test_contradictions_are_refused(nybble, stories, tmp_path):
+    def line(*args):
+        done = nybble("quantize", stories, "-o", tmp_path / "x.gguf", *args, ok=False)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1
+        assert not list(tmp_path.iterdir())
+        return done.stderr
+
+    assert "solves on the grids of" in line("-f", "gguf:Q4_K")
+    assert "leave out --weight-bits" in line("-f", "gguf:Q4_0", "-b", "3")
+    assert "leave out --asymmetric" in line("-f", "gguf:Q8_0", "--asymmetric")
+    assert "multiple of 32" in line("-f", "gguf:Q4_0", "-g", "16")
+    assert "has no settings" in line("-f", "gguf:Q4_0", "-m", "rtn", "-g", "64")
+    assert "methods rtn and gptq only" in line("-f", "gguf:Q4_0", "-m", "int4")
+    (tmp_path / "x.gguf").write_text("mine")
+    done = nybble("quantize", stories, "-o", tmp_path / "x.gguf", "-f", "gguf:F16", "-m", "rtn",
+                  "--force", ok=False)
+    assert done.returncode == 1 and (tmp_path / "x.gguf").read_text() == "mine"
