@@ -29,6 +29,11 @@ static nyb_status check_layer(const nyb_job *job, const nyb_job_layer *layer, ny
         return nyb_fail(err, NYB_E_UNSUPPORTED,
                         "%s: '%s' is quantised already; quantise the full-precision checkpoint",
                         nyb_model_folder(job->model), l->module);
+    if (l->transposed && l->weight->rank == 2 && !job->layout->transposed)
+        return nyb_fail(err, NYB_E_UNSUPPORTED,
+                        "%s: '%s' is a Conv1D, stored as [in, out]; readers of %s look for linear "
+                        "layers alone: use --format gptq",
+                        nyb_model_folder(job->model), l->module, job->layout->name);
     if (layer->settings.group_size > l->cols)
         return nyb_fail(err, NYB_E_ARG,
                         "'%s': group size %zu is more than its %zu columns; use --group-size -1 "
@@ -61,6 +66,27 @@ static nyb_status settle_layer(nyb_job *job, nyb_job_layer *layer, nyb_err *err)
     return check_layer(job, layer, err);
 }
 
+// Experts in one tensor are rounded together, or not at all: the tensor is there or it is not.
+static nyb_status check_shared(const nyb_job *job, nyb_err *err)
+{
+    for (size_t i = 1; i < job->count; i++) {
+        const nyb_linear *const l = job->layers[i].linear;
+        for (size_t k = i; l->weight && l->weight->rank == 3 && k-- > 0;) {
+            if (job->layers[k].linear->weight != l->weight)
+                continue;
+            if (job->layers[k].settings.skip != job->layers[i].settings.skip)
+                return nyb_fail(err, NYB_E_UNSUPPORTED,
+                                "'%s' would be rounded and '%s' left as it is, but both are in the "
+                                "tensor '%s': treat them alike",
+                                job->layers[job->layers[k].settings.skip ? i : k].linear->module,
+                                job->layers[job->layers[k].settings.skip ? k : i].linear->module,
+                                l->weight->name);
+            break;
+        }
+    }
+    return NYB_OK;
+}
+
 static nyb_status settle_layers(nyb_job *job, nyb_err *err)
 {
     size_t count = 0;
@@ -86,6 +112,9 @@ static nyb_status settle_layers(nyb_job *job, nyb_err *err)
     if (unused)
         return nyb_fail(err, NYB_E_ARG, "%s: pattern '%s' matches no layer of the model",
                         job->recipe.path, unused);
+    const nyb_status status = check_shared(job, err);
+    if (status != NYB_OK)
+        return status;
     if (job->rounded == 0)
         return nyb_fail(err, NYB_E_ARG, "every layer has the method 'none': nothing to do");
     return NYB_OK;
@@ -182,8 +211,11 @@ nyb_solve_params nyb_job_solve(const nyb_job *job, const nyb_job_layer *layer)
 json_t *nyb_job_quantization_config(const nyb_job *job)
 {
     nyb_arena arena = {0};
-    nyb_layout_module *const modules = nyb_arena_alloc(&arena, job->count + 1, sizeof(*modules));
-    nyb_layout_run run = {.modules = modules, .count = job->count + 1};
+    const size_t plain = nyb_model_plain_modules(job->model, NULL);
+    const char **const names = nyb_arena_alloc(&arena, plain, sizeof(*names));
+    nyb_layout_module *const modules =
+        names ? nyb_arena_alloc(&arena, job->count + plain, sizeof(*modules)) : NULL;
+    nyb_layout_run run = {.modules = modules, .count = job->count + plain};
     for (size_t i = 0; modules && i < job->count; i++) {
         const nyb_job_layer *const layer = &job->layers[i];
         const nyb_settings *const s = &layer->settings;
@@ -197,7 +229,9 @@ json_t *nyb_job_quantization_config(const nyb_job *job)
         }
     }
     if (modules)
-        modules[job->count].name = "lm_head";
+        (void) nyb_model_plain_modules(job->model, names);
+    for (size_t i = 0; modules && i < plain; i++)
+        modules[job->count + i].name = names[i];
     json_t *const config = modules ? job->layout->config(&run) : NULL;
     nyb_arena_clear(&arena);
     return config;

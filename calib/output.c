@@ -39,6 +39,26 @@ static const nyb_job_layer *layer_of(const nyb_job *job, const nyb_tensor *tenso
     return NULL;
 }
 
+// What a tensor becomes: the packed layers that it holds, several of fused experts.
+static nyb_status plan_layers(const nyb_job *job, const nyb_tensor *tensor, nyb_arena *arena,
+                              nyb_tensor *tensors, size_t *count, nyb_err *err)
+{
+    for (size_t i = 0; i < job->count; i++) {
+        const nyb_job_layer *const layer = &job->layers[i];
+        size_t made = 0;
+        if (layer->linear->weight != tensor)
+            continue;
+        const nyb_status status = job->layout->tensors(tensors + *count, &made, &layer->spec,
+                                                       layer->linear->module, arena, err);
+        if (status != NYB_OK)
+            return status;
+        *count += made;
+        if (tensor->rank < 3)
+            break;
+    }
+    return NYB_OK;
+}
+
 // The tensors of the output, in the order of the source's names.
 static nyb_status plan_tensors(const nyb_job *job, nyb_arena *arena, nyb_tensor **out,
                                size_t *count, nyb_err *err)
@@ -57,12 +77,9 @@ static nyb_status plan_tensors(const nyb_job *job, nyb_arena *arena, nyb_tensor 
             tensors[(*count)++] = *tensor;
             continue;
         }
-        size_t made = 0;
-        const nyb_status status = job->layout->tensors(tensors + *count, &made, &layer->spec,
-                                                       layer->linear->module, arena, err);
+        const nyb_status status = plan_layers(job, tensor, arena, tensors, count, err);
         if (status != NYB_OK)
             return status;
-        *count += made;
     }
     *out = tensors;
     return NYB_OK;

@@ -86,19 +86,29 @@ static const char *compute_word(const nyb_context *ctx, const nyb_job *job)
     return ctx->compute == NYB_COMPUTE_BF16 ? "bf16" : "f32";
 }
 
+static json_t *describe_experts(const nyb_job *job)
+{
+    const nyb_expert_params *const p = &job->params->experts;
+    if (nyb_model_config_of(job->model)->experts.count == 0)
+        return json_null();
+    return json_pack("{s:b, s:I, s:b}", "all_tokens", p->calibration == NYB_EXPERTS_ALL,
+                     "min_tokens", (json_int_t) p->min_tokens, "rtn_fallback",
+                     p->fallback == NYB_EXPERTS_RTN);
+}
+
 // Everything that the output's bytes depend on. Kernels are among it: another CPU rounds sums
 // otherwise, so a run cannot be taken up there.
 static json_t *describe(const nyb_context *ctx, const nyb_job *job)
 {
     nyb_arena arena = {0};
     const nyb_build_info build = nyb_build();
-    json_t *const run =
-        json_pack("{s:s, s:s, s:{s:s, s:s, s:s}, s:s, s:s, s:I, s:o, s:o, s:o}", "schema",
-                  "nybble.run/1", "nybble", build.version, "machine", "kernels", build.kernel_level,
-                  "blas", build.blas, "blas_core", build.blas_core, "compute",
-                  compute_word(ctx, job), "format", job->layout->name, "shard_bytes",
-                  (json_int_t) job->params->shard_bytes, "model", describe_files(ctx, job, &arena),
-                  "calibration", describe_samples(job), "layers", describe_layers(job));
+    json_t *const run = json_pack(
+        "{s:s, s:s, s:{s:s, s:s, s:s}, s:s, s:s, s:I, s:o, s:o, s:o, s:o}", "schema",
+        "nybble.run/1", "nybble", build.version, "machine", "kernels", build.kernel_level, "blas",
+        build.blas, "blas_core", build.blas_core, "compute", compute_word(ctx, job), "format",
+        job->layout->name, "shard_bytes", (json_int_t) job->params->shard_bytes, "model",
+        describe_files(ctx, job, &arena), "calibration", describe_samples(job), "layers",
+        describe_layers(job), "experts", describe_experts(job));
     nyb_arena_clear(&arena);
     return run;
 }
@@ -158,6 +168,23 @@ static void summarize(const nyb_job *job, const nyb_output *out, nyb_quantize_re
     }
 }
 
+// The layers that were not rounded as asked, which the parameters allowed.
+static json_t *fallbacks(const json_t *layers)
+{
+    json_t *const list = json_array();
+    size_t i;
+    json_t *layer;
+    json_array_foreach(layers, i, layer)
+    {
+        if (json_object_get(layer, "fallback"))
+            json_array_append_new(list, json_pack("{s:O, s:O, s:O}", "module",
+                                                  json_object_get(layer, "module"), "method",
+                                                  json_object_get(layer, "method"), "reason",
+                                                  json_object_get(layer, "fallback")));
+    }
+    return list;
+}
+
 static json_t *certificate(const json_t *run, const nyb_output *out,
                            const nyb_quantize_result *result)
 {
@@ -166,13 +193,13 @@ static json_t *certificate(const json_t *run, const nyb_output *out,
     json_t *block;
     json_array_foreach(out->journal.blocks, b, block)
         json_array_extend(layers, json_object_get(block, "layers"));
-    return json_pack("{s:s, s:O, s:{s:I, s:f, s:I, s:I, s:f, s:f, s:f, s:I}, s:o, s:[]}", "schema",
+    return json_pack("{s:s, s:O, s:{s:I, s:f, s:I, s:I, s:f, s:f, s:f, s:I}, s:o, s:o}", "schema",
                      "nybble.report/1", "run", run, "totals", "layers", (json_int_t) result->layers,
                      "bits_per_weight", result->bits_per_weight, "bytes_in",
                      (json_int_t) result->bytes_in, "bytes_out", (json_int_t) result->bytes_out,
                      "loss", result->loss, "rtn_loss", result->rtn_loss, "seconds", result->seconds,
                      "resumed_blocks", (json_int_t) result->resumed_blocks, "layers", layers,
-                     "fallbacks");
+                     "fallbacks", fallbacks(layers));
 }
 
 // ---- The run ------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 #include "calib/walk.h"
 
 #include <math.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "core/file.h"
 #include "core/log.h"
@@ -24,6 +26,7 @@ typedef struct walk {
     nyb_gptq_params asked;  // what the factor was made for
     json_t *records;        // of the current block's layers
     size_t solved;
+    size_t *routed; // [experts] tokens that the current block's router sent to each
 } walk;
 
 // ---- One stage's Hessian ------------------------------------------------------------------
@@ -52,8 +55,10 @@ static nyb_status accumulate(walk *w, size_t stage, nyb_err *err)
     const size_t width = w->hessian.h.cols;
     nyb_status status = NYB_OK;
     for (size_t u = 0; u < batch->tokens; u += unit) {
-        const size_t end = batch->tokens - u < unit ? batch->tokens : u + unit;
-        for (size_t t = u; status == NYB_OK && t < end; t += NYB_UNIT_TOKENS) {
+        const size_t stop = batch->tokens - u < unit ? batch->tokens : u + unit;
+        const size_t first = nyb_stage_row_at(batch, &w->weights, stage, u);
+        const size_t end = nyb_stage_row_at(batch, &w->weights, stage, stop);
+        for (size_t t = first; status == NYB_OK && t < end; t += NYB_UNIT_TOKENS) {
             const size_t rows = end - t < NYB_UNIT_TOKENS ? end - t : NYB_UNIT_TOKENS;
             gather g = {
                 .w = w, .stage = stage, .token0 = t, .into = nyb_mat_of(w->tile, rows, width)};
@@ -160,7 +165,18 @@ static nyb_status finish_layer(walk *w, const nyb_job_layer *layer, const nyb_qw
     return record(w, layer, q, report, weight_error, err);
 }
 
-static nyb_status round_layer(walk *w, const nyb_job_layer *layer, nyb_err *err)
+// Adds to the last layer's record what it has to say as part of an expert.
+static void record_expert(walk *w, int expert, bool fallback)
+{
+    json_t *const r = json_array_get(w->records, json_array_size(w->records) - 1);
+    json_object_set_new(r, "expert", json_integer(expert));
+    json_object_set_new(r, "routed_tokens", json_integer((json_int_t) w->routed[expert]));
+    if (fallback)
+        json_object_set_new(r, "fallback", json_string("too few calibration tokens"));
+}
+
+static nyb_status round_layer(walk *w, const nyb_job_layer *layer, int expert, bool fallback,
+                              nyb_err *err)
 {
     nyb_err inner = {0};
     nyb_qweight q = {0};
@@ -170,6 +186,8 @@ static nyb_status round_layer(walk *w, const nyb_job_layer *layer, nyb_err *err)
         return nyb_fail(err, status, "%s: '%s': %s", nyb_model_folder(w->job->model),
                         layer->linear->module, inner.text);
     status = finish_layer(w, layer, &q, &report, err);
+    if (status == NYB_OK && expert != NYB_ALL_TOKENS && w->forward)
+        record_expert(w, expert, fallback);
     nyb_qweight_clear(&q);
     return status;
 }
@@ -190,6 +208,13 @@ static bool calibrates(const walk *w, size_t block, size_t stage)
     return needed;
 }
 
+static void count_routed(walk *w)
+{
+    const size_t *const starts = w->activations.batch.routes.starts;
+    for (size_t e = 0; e < nyb_model_config_of(w->job->model)->experts.count; e++)
+        w->routed[e] += starts[e + 1] - starts[e];
+}
+
 // Takes every chunk through the stage `run` and adds the inputs of the stage `next`, which may be
 // the one behind `run` or the first of all. Either may be NO_STAGE.
 static nyb_status pass(walk *w, size_t block, size_t run, size_t next, nyb_err *err)
@@ -207,19 +232,78 @@ static nyb_status pass(walk *w, size_t block, size_t run, size_t next, nyb_err *
     };
     const nyb_activation_part out = {.x = first.x_out, .wide = first.wide_out};
 
+    const bool expert = run != NO_STAGE && nyb_stage_at(model, block, run).expert != NYB_ALL_TOKENS;
+    const bool routes = run != NO_STAGE && nyb_stage_at(model, block, run).routes;
     nyb_status status = NYB_OK;
+    if (routes)
+        memset(w->routed, 0, nyb_model_config_of(model)->experts.count * sizeof(*w->routed));
     if (next != NO_STAGE)
         status = nyb_hessian_init(&w->hessian, nyb_stage_at(model, block, next).width, err);
     for (size_t c = 0; status == NYB_OK && c < a->chunks; c++) {
         status = nyb_activations_load(a, c, in, err);
+        if (status == NYB_OK && expert && a->chunks > 1)
+            nyb_batch_list_routes(&a->batch);
         if (status == NYB_OK && run != NO_STAGE)
             nyb_stage_run(w->ctx, &w->weights, run, &a->batch);
+        if (status == NYB_OK && routes)
+            count_routed(w);
         if (status == NYB_OK && next != NO_STAGE)
             status = accumulate(w, next, err);
         if (status == NYB_OK)
             status = nyb_activations_save(a, out, err);
     }
     return status;
+}
+
+// The experts with too few tokens, for a message.
+static void list_starved(const walk *w, char *text, size_t room)
+{
+    const size_t least = w->job->params->experts.min_tokens;
+    size_t used = 0;
+    for (size_t e = 0; e < nyb_model_config_of(w->job->model)->experts.count; e++) {
+        if (w->routed[e] < (least ? least : 1) && used < room)
+            used += (size_t) snprintf(text + used, room - used, "%s%zu (%zu tokens)",
+                                      used ? ", " : "", e, w->routed[e]);
+    }
+}
+
+// Whether the expert has tokens to be calibrated on; *enough false and no error: it is rounded to
+// nearest, as the parameters allow.
+static nyb_status check_expert(const walk *w, size_t block, int expert, bool *enough, nyb_err *err)
+{
+    const nyb_expert_params *const p = &w->job->params->experts;
+    const size_t least = p->min_tokens ? p->min_tokens : 1;
+    char starved[400] = "";
+    *enough = true;
+    if (expert == NYB_ALL_TOKENS || p->calibration == NYB_EXPERTS_ALL || w->routed[expert] >= least)
+        return NYB_OK;
+    *enough = false;
+    if (p->fallback == NYB_EXPERTS_RTN)
+        return NYB_OK;
+    list_starved(w, starved, sizeof(starved));
+    return nyb_fail(err, NYB_E_ARG,
+                    "%s: layer %zu sends fewer than %zu calibration tokens to experts %s; give "
+                    "more text, use --expert-calibration all, or --expert-fallback rtn",
+                    nyb_model_folder(w->job->model), block, least, starved);
+}
+
+// As the settings say, or to nearest when an expert has too few tokens.
+static nyb_status round_as_allowed(walk *w, const nyb_job_layer *layer, int expert, nyb_err *err)
+{
+    bool enough = true;
+    nyb_job_layer plain = *layer;
+    nyb_status status = NYB_OK;
+    if (nyb_job_calibrates(layer))
+        status = check_expert(w, layer->block, expert, &enough, err);
+    if (status != NYB_OK)
+        return status;
+    if (enough)
+        return round_layer(w, layer, expert, false, err);
+    nyb_log(w->ctx, NYB_LOG_WARNING,
+            "%s: rounded to nearest, its expert has %zu calibration tokens", layer->linear->module,
+            w->routed[expert]);
+    plain.settings.method = NYB_METHOD_RTN;
+    return round_layer(w, &plain, expert, true, err);
 }
 
 static nyb_status round_stage(walk *w, size_t block, size_t stage_index, nyb_err *err)
@@ -230,7 +314,7 @@ static nyb_status round_stage(walk *w, size_t block, size_t stage_index, nyb_err
     nyb_status status = NYB_OK;
     for (size_t i = stage.first; status == NYB_OK && i < stage.first + stage.count; i++) {
         if (!layers[i].settings.skip)
-            status = round_layer(w, &layers[i], err);
+            status = round_as_allowed(w, &layers[i], stage.expert, err);
     }
     nyb_gptq_factor_clear(&w->factor);
     nyb_hessian_clear(&w->hessian);
@@ -360,8 +444,13 @@ nyb_status nyb_walk(const nyb_context *ctx, const nyb_job *job, nyb_output *out,
         status = nyb_activations_open(&w.activations, ctx, job->model, job->samples.count,
                                       job->samples.length, nyb_walk_memory(ctx, job).chunk_samples,
                                       out->partial, err);
+    w.routed = nyb_alloc(nyb_model_config_of(job->model)->experts.count + 1, sizeof(*w.routed));
+    if (status == NYB_OK && !w.routed)
+        status = nyb_no_memory(err, "experts", 1, sizeof(*w.routed));
+    w.activations.batch.routes.all = job->params->experts.calibration == NYB_EXPERTS_ALL;
     if (status == NYB_OK)
         status = run(&w, err);
+    nyb_free(w.routed);
     nyb_gptq_factor_clear(&w.factor);
     nyb_hessian_clear(&w.hessian);
     nyb_activations_close(&w.activations);

@@ -12,10 +12,14 @@ const nyb_quantizing nyb_quantizing_defaults = {
     .weight_bits = 4,
     .group_size = 128,
     .damping = 0.01,
+    .expert_min_tokens = 1,
     .num_samples = 128,
     .sequence_length = 2048,
     .shard_size = (size_t) 5000000000,
 };
+
+static const char *const expert_tokens[] = {"routed", "all", NULL};
+static const char *const fallbacks[] = {"error", "rtn", NULL};
 
 #define INTO(field) NYB_INTO(nyb_quantizing, field)
 
@@ -58,6 +62,15 @@ const nyb_option nyb_quantizing_options[] = {
               "tokenizer does it."},
     {"seed", 's', NYB_OPTION_SIZE, INTO(seed), .value = "N", .shown_default = "",
      .about = "Draw the windows at random, with this seed; else they are the text's first."},
+    {"expert-calibration", 0, NYB_OPTION_CHOICE, INTO(expert_calibration), .choices = expert_tokens,
+     .value = "TOKENS",
+     .about = "Tokens that an expert's layers are calibrated on: those routed to it, or all."},
+    {"expert-min-tokens", 0, NYB_OPTION_SIZE, INTO(expert_min_tokens), .value = "N", .min = 1,
+     .max = 1e9, .about = "Calibration tokens that an expert needs."},
+    {"expert-fallback", 0, NYB_OPTION_CHOICE, INTO(expert_fallback), .choices = fallbacks,
+     .value = "WHAT",
+     .about = "What is done with an expert that has fewer: error stops the run and names it, rtn "
+              "rounds it to nearest and lists it in the report."},
     {"format", 'f', NYB_OPTION_CHOICE, NYB_INTO(nyb_quantizing, format), .choices = formats,
      .value = "FORMAT",
      .about =
@@ -120,6 +133,9 @@ nyb_quantize_params nyb_quantizing_params(const nyb_call *call)
                     .bos = (nyb_bos) o->bos,
                     .shuffle = nyb_call_given(call, "seed"),
                     .seed = o->seed},
+        .experts = {.calibration = (nyb_expert_calibration) o->expert_calibration,
+                    .min_tokens = o->expert_min_tokens,
+                    .fallback = (nyb_expert_fallback) o->expert_fallback},
         .shard_bytes = o->shard_size,
         .force = o->force,
         .resume = o->resume,

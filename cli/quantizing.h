@@ -7,12 +7,13 @@
 
 typedef struct nyb_quantizing {
     const char *output, *calib, *recipe;
-    int method, order, bos, format; // indices in the choices of the table
+    int method, order, bos, format, expert_calibration,
+        expert_fallback; // indices in the choices of the table
     size_t weight_bits;
     int group_size;
     bool asymmetric, scale_search, static_groups, force, resume;
     double damping;
-    size_t num_samples, sequence_length, seed, shard_size;
+    size_t num_samples, sequence_length, seed, shard_size, expert_min_tokens;
 } nyb_quantizing;
 
 extern const nyb_quantizing nyb_quantizing_defaults;

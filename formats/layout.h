@@ -41,6 +41,7 @@ typedef struct nyb_layout {
     const char *name;     // "gptq", "gptq_v2", "compressed-tensors"
     const char *about;    // one line for help
     bool quantize_config; // config() is also written as quantize_config.json
+    bool transposed;      // readers also put it into layers whose weights are [in, out]
 
     const char *marker; // "qweight": a layer is in this layout when it has such a tensor
 

@@ -283,3 +283,34 @@ nyb_status nyb_check_leftovers(const nyb_model *m, nyb_err *err)
     }
     return NYB_OK;
 }
+
+// Adds the module of a "module.weight" to the list.
+static void add_module(nyb_model *m, const char **names, size_t *count, const nyb_tensor *weight)
+{
+    if (!weight)
+        return;
+    if (names)
+        names[*count] = nyb_arena_text(&m->arena, weight->name, strlen(weight->name) - 7);
+    (*count)++;
+}
+
+size_t nyb_model_plain_modules(nyb_model *m, const char **names)
+{
+    const nyb_outer *const o = &m->outer;
+    // transformers calls every language model's head lm_head once it has read the file.
+    const bool other = strcmp(m->head.module, "lm_head") != 0;
+    const char *const full[] = {m->head.module, o->dense.module, other ? "lm_head" : NULL};
+    size_t count = 0;
+    for (size_t i = 0; i < 3; i++) {
+        if (full[i] && names)
+            names[count] = full[i];
+        count += full[i] != NULL;
+    }
+    add_module(m, names, &count, o->project_in.weight);
+    add_module(m, names, &count, o->project_out.weight);
+    for (size_t b = 0; b < m->config.blocks; b++) {
+        add_module(m, names, &count, m->blocks[b].vectors[NYB_VECTOR_ROUTER]);
+        add_module(m, names, &count, m->blocks[b].vectors[NYB_VECTOR_SHARED_GATE]);
+    }
+    return count;
+}

@@ -141,12 +141,16 @@ size_t nyb_stage_rows(const nyb_batch *batch, const nyb_block_weights *weights, 
     return describe(batch, weights, stage).rows;
 }
 
-size_t nyb_stage_routed(const nyb_batch *batch, const nyb_block_weights *weights, size_t stage)
+size_t nyb_stage_row_at(const nyb_batch *batch, const nyb_block_weights *weights, size_t stage,
+                        size_t token)
 {
-    const int expert = nyb_stage_at(batch->model, weights->index, stage).expert;
-    if (expert == NYB_ALL_TOKENS)
-        return batch->tokens;
-    return batch->routes.starts[expert + 1] - batch->routes.starts[expert];
+    const stage_run r = describe(batch, weights, stage);
+    size_t row = 0;
+    if (!r.tokens)
+        return token < r.rows ? token : r.rows;
+    while (row < r.rows && r.tokens[row] < token)
+        row++;
+    return row;
 }
 
 void nyb_stage_input(const nyb_batch *batch, const nyb_block_weights *weights, size_t stage,

@@ -126,8 +126,9 @@ NYB_NODISCARD nyb_status nyb_embed(const nyb_context *ctx, nyb_batch *batch, con
 // stage must be the next to run.
 size_t nyb_stage_rows(const nyb_batch *batch, const nyb_block_weights *weights, size_t stage);
 
-// How many tokens the router sent to the stage's expert, whatever routes.all says.
-size_t nyb_stage_routed(const nyb_batch *batch, const nyb_block_weights *weights, size_t stage);
+// The first row of the stage's input that belongs to `token` or to one behind it.
+size_t nyb_stage_row_at(const nyb_batch *batch, const nyb_block_weights *weights, size_t stage,
+                        size_t token);
 
 // Writes rows [row0, row0 + out.rows) of the f32 input of the stage's linears into out
 // [*, stage width]. Thread-safe for rows that do not overlap; the stage must be the next to run.

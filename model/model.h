@@ -116,6 +116,10 @@ const nyb_tensor *nyb_model_embedding(const nyb_model *model); // [vocab, embed_
 // linear layer, [labels, hidden].
 const nyb_linear *nyb_model_head(const nyb_model *model);
 
+// Modules that readers take for linear layers and that stay as they are: head, routers, gates,
+// projections. Writes their names to `names` (NULL: none) and returns how many there are.
+size_t nyb_model_plain_modules(nyb_model *model, const char **names);
+
 // One block's weights, in memory of its own that is used for block after block: in f32, or as
 // they lie in the file.
 typedef struct nyb_block_weights {

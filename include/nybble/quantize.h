@@ -45,6 +45,24 @@ enum nyb_setting {
     NYB_SETTING_DAMPING = 1u << 7,
 };
 
+// Which tokens an expert's layers are calibrated on.
+typedef enum nyb_expert_calibration {
+    NYB_EXPERTS_ROUTED = 0, // those that the router sends to it
+    NYB_EXPERTS_ALL,        // all of them; the outputs are still the routed ones
+} nyb_expert_calibration;
+
+// What happens to an expert with too few calibration tokens.
+typedef enum nyb_expert_fallback {
+    NYB_EXPERTS_ERROR = 0, // the run fails and names it
+    NYB_EXPERTS_RTN,       // its layers are rounded to nearest, and the report lists them
+} nyb_expert_fallback;
+
+typedef struct nyb_expert_params {
+    nyb_expert_calibration calibration;
+    size_t min_tokens; // 0: 1
+    nyb_expert_fallback fallback;
+} nyb_expert_params;
+
 typedef struct nyb_quantize_params {
     const char *model;  // Hugging Face folder, read only
     const char *out;    // folder to be made
@@ -57,6 +75,7 @@ typedef struct nyb_quantize_params {
     unsigned given;
 
     nyb_samples_params samples; // .path NULL: no calibration data (enough for rtn and int4)
+    nyb_expert_params experts;  // of models that have them
     size_t shard_bytes;         // of one output file, 0: 5 GB
     bool force;                 // replace an existing output folder
     bool resume;                // go on with what an interrupted run left behind

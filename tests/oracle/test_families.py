@@ -1,9 +1,12 @@
 """nybble's forward pass against transformers' in f32, for tiny random models of every family."""
 
+import json
+
 import families
 import numpy as np
 import pytest
 import torch
+import transformers
 
 TOLERANCE = 2e-3
 
@@ -29,3 +32,95 @@ def test_logits_are_those_of_transformers(nybble, tmp_path, family, index):
         print(f"{family} {index} length {length}: max difference {worst:.2e} of {np.abs(want).max():.2f},"
               f" tolerance {TOLERANCE}")
         assert worst <= TOLERANCE
+
+
+QUANTISED = [family for family in families.FAMILIES if family != "gpt2"]
+CALIBRATION = ("--num-samples", "32", "--sequence-length", "32")
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """Token ids to calibrate with, and others to compare with."""
+    folder = tmp_path_factory.mktemp("ids")
+    g = torch.Generator().manual_seed(3)
+    np.save(folder / "calib.npy", torch.randint(4, 97, (32 * 32,), generator=g).numpy())
+    return folder / "calib.npy", torch.randint(4, 97, (2, 30), generator=g)
+
+
+def rms(x):
+    return float(np.sqrt(np.square(x).mean()))
+
+
+def quantise(nybble, model, out, method, calib, *more, **options):
+    return nybble("quantize", model, "-o", out, "--method", method, "--group-size", "-1",
+                  "--calib", calib, *CALIBRATION, *more, **options)
+
+
+@pytest.mark.parametrize("family", QUANTISED)
+def test_quantised_models_are_read_back(nybble, tmp_path, texts, family):
+    """nybble and transformers give the same logits of what was written, near the source's."""
+    calib, ids = texts
+    model = families.make(family, 0, tmp_path / "model")
+    want = families.logits(model, ids).numpy()
+    away = {}
+    for method in ("rtn", "gptq"):
+        out = tmp_path / method
+        quantise(nybble, tmp_path / "model", out, method, calib, "--expert-fallback", "rtn")
+        got = run_logits(nybble, out, ids, tmp_path)
+        away[method] = rms(got - want) / want.std()
+    assert 0 < away["gptq"] < away["rtn"] < 1
+    if family == "falcon": # transformers' Falcon wants plain weights in its layers
+        return
+    reader = getattr(transformers, families.FAMILIES[family][1])
+    read = reader.from_pretrained(out, dtype=torch.float32).eval()
+    worst = np.abs(families.logits(read, ids).numpy() - got).max()
+    print(f"{family}: gptq off by {away['gptq']:.3f} of the spread, rtn by {away['rtn']:.3f};"
+          f" transformers differs by {worst:.1e}, tolerance {TOLERANCE}")
+    assert worst <= TOLERANCE
+
+
+def test_gpt2_goes_into_gptq_alone(nybble, tmp_path, texts, monkeypatch):
+    calib, ids = texts
+    monkeypatch.setitem(families.FAMILIES, "gpt2", ("GPT2", "GPT2LMHeadModel", [
+        dict(families.GPT2, n_embd=64, n_head=4)]))
+    model = families.make("gpt2", 0, tmp_path / "model")
+    want = families.logits(model, ids).numpy()
+    failed = quantise(nybble, tmp_path / "model", tmp_path / "no", "rtn", calib, ok=False)
+    assert failed.returncode == 1 and "Conv1D" in failed.stderr and "--format gptq" in failed.stderr
+    quantise(nybble, tmp_path / "model", tmp_path / "out", "gptq", calib, "--format", "gptq")
+    off = rms(run_logits(nybble, tmp_path / "out", ids, tmp_path) - want) / want.std()
+    print(f"gpt2: gptq off by {off:.3f} of the spread")
+    assert 0 < off < 0.5
+
+
+def test_a_dead_expert_is_reported(nybble, tmp_path, texts):
+    """The correction of the scores that choose keeps every token from expert 2."""
+    calib, ids = texts
+    model = families.make("deepseek_v3", 1, tmp_path / "model")
+    with torch.no_grad():
+        for layer in model.model.layers[1:]:
+            layer.mlp.gate.e_score_correction_bias.zero_()[2] = -100.0
+    model.save_pretrained(tmp_path / "model")
+    failed = quantise(nybble, tmp_path / "model", tmp_path / "no", "gptq", calib, ok=False)
+    assert failed.returncode == 1 and "experts 2 (0 tokens)" in failed.stderr
+    assert "--expert-fallback rtn" in failed.stderr
+
+    quantise(nybble, tmp_path / "model", tmp_path / "out", "gptq", calib, "--expert-fallback", "rtn")
+    report = json.loads((tmp_path / "out" / "nybble_report.json").read_text())
+    experts = [layer for layer in report["layers"] if "expert" in layer]
+    dead = [layer for layer in experts if layer["routed_tokens"] == 0]
+    print(f"{len(dead)} of {len(experts)} layers of experts have no tokens")
+    assert len(experts) == 2 * 8 * 3 and {layer["expert"] for layer in dead} == {2}
+    assert {layer["module"] for layer in dead} == {f["module"] for f in report["fallbacks"]}
+    assert all(layer["method"] == ("rtn" if layer in dead else "gptq") for layer in experts)
+    sent = sum(layer["routed_tokens"] for layer in experts)
+    assert sent == 2 * 3 * 3 * 32 * 32  # blocks, linears of an expert, experts of a token, tokens
+    assert np.isfinite(run_logits(nybble, tmp_path / "out", ids, tmp_path)).all()
+
+    failed = quantise(nybble, tmp_path / "model", tmp_path / "no", "gptq", calib,
+                      "--expert-min-tokens", "100000", "--force", ok=False)
+    assert failed.returncode == 1 and "fewer than 100000" in failed.stderr
+    quantise(nybble, tmp_path / "model", tmp_path / "all", "gptq", calib, "--expert-calibration", "all")
+    report = json.loads((tmp_path / "all" / "nybble_report.json").read_text())
+    assert not report["fallbacks"]
+    assert {x["tokens"] for x in report["layers"] if "expert" in x} == {32 * 32}
