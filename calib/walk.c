@@ -194,7 +194,7 @@ static nyb_status round_layer(walk *w, const nyb_job_layer *layer, int expert, b
 
 // ---- Stages and blocks --------------------------------------------------------------------
 
-enum { NO_STAGE = SIZE_MAX };
+static const size_t no_stage = SIZE_MAX;
 
 // Whether a layer of the block's stage needs the Hessian of its input.
 static bool calibrates(const walk *w, size_t block, size_t stage)
@@ -216,38 +216,38 @@ static void count_routed(walk *w)
 }
 
 // Takes every chunk through the stage `run` and adds the inputs of the stage `next`, which may be
-// the one behind `run` or the first of all. Either may be NO_STAGE.
+// the one behind `run` or the first of all. Either may be no_stage.
 static nyb_status pass(walk *w, size_t block, size_t run, size_t next, nyb_err *err)
 {
     const nyb_model *const model = w->job->model;
     nyb_activations *const a = &w->activations;
     nyb_stage_flow first = {0}, second = {0};
-    if (run != NO_STAGE)
+    if (run != no_stage)
         first = nyb_stage_flow_of(model, block, run);
-    if (next != NO_STAGE)
+    if (next != no_stage)
         second = nyb_stage_flow_of(model, block, next);
     const nyb_activation_part in = {
         .x = first.x_in || (second.input_x && !first.x_out),
-        .wide = run != NO_STAGE ? first.wide_in : second.wide_in,
+        .wide = run != no_stage ? first.wide_in : second.wide_in,
     };
     const nyb_activation_part out = {.x = first.x_out, .wide = first.wide_out};
 
-    const bool expert = run != NO_STAGE && nyb_stage_at(model, block, run).expert != NYB_ALL_TOKENS;
-    const bool routes = run != NO_STAGE && nyb_stage_at(model, block, run).routes;
+    const bool expert = run != no_stage && nyb_stage_at(model, block, run).expert != NYB_ALL_TOKENS;
+    const bool routes = run != no_stage && nyb_stage_at(model, block, run).routes;
     nyb_status status = NYB_OK;
     if (routes)
         memset(w->routed, 0, nyb_model_config_of(model)->experts.count * sizeof(*w->routed));
-    if (next != NO_STAGE)
+    if (next != no_stage)
         status = nyb_hessian_init(&w->hessian, nyb_stage_at(model, block, next).width, err);
     for (size_t c = 0; status == NYB_OK && c < a->chunks; c++) {
         status = nyb_activations_load(a, c, in, err);
         if (status == NYB_OK && expert && a->chunks > 1)
             nyb_batch_list_routes(&a->batch);
-        if (status == NYB_OK && run != NO_STAGE)
+        if (status == NYB_OK && run != no_stage)
             nyb_stage_run(w->ctx, &w->weights, run, &a->batch);
         if (status == NYB_OK && routes)
             count_routed(w);
-        if (status == NYB_OK && next != NO_STAGE)
+        if (status == NYB_OK && next != no_stage)
             status = accumulate(w, next, err);
         if (status == NYB_OK)
             status = nyb_activations_save(a, out, err);
@@ -325,13 +325,13 @@ static nyb_status round_stages(walk *w, size_t block, nyb_err *err)
 {
     const size_t stages = nyb_stage_count(w->job->model, block);
     const bool last_block = block + 1 == nyb_block_count(w->job->model);
-    nyb_status status = calibrates(w, block, 0) ? pass(w, block, NO_STAGE, 0, err) : NYB_OK;
+    nyb_status status = calibrates(w, block, 0) ? pass(w, block, no_stage, 0, err) : NYB_OK;
     for (size_t s = 0; status == NYB_OK && s < stages; s++) {
         const bool last = s + 1 == stages;
         status = round_stage(w, block, s, err);
         if (status == NYB_OK && w->forward && !(last && last_block)) // nobody reads the last output
             status =
-                pass(w, block, s, !last && calibrates(w, block, s + 1) ? s + 1 : NO_STAGE, err);
+                pass(w, block, s, !last && calibrates(w, block, s + 1) ? s + 1 : no_stage, err);
     }
     return status;
 }
