@@ -1,5 +1,6 @@
 #include "calib/gguf_plan.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "core/dtype.h"
@@ -255,6 +256,106 @@ static nyb_status copy_metadata(nyb_gguf_plan *p, const nyb_gguf *file, nyb_err 
     return status;
 }
 
+#define DIFFERS(field)                                                                             \
+    if (a->field != b->field)                                                                      \
+    return #field
+
+static bool far(double a, double b)
+{
+    return fabs(a - b) > 1e-6 * fabs(a);
+}
+
+static const char *rope_difference(const nyb_rope_config *a, const nyb_rope_config *b)
+{
+    DIFFERS(kind);
+    DIFFERS(dims);
+    DIFFERS(whole);
+    if (far(a->theta, b->theta))
+        return "rope_theta";
+    if (far(a->factor, b->factor) || far(a->low_freq, b->low_freq) ||
+        far(a->high_freq, b->high_freq) || far(a->magnitude, b->magnitude) ||
+        far(a->score_magnitude, b->score_magnitude) ||
+        (a->kind != NYB_ROPE_LINEAR && far(a->original_positions, b->original_positions)))
+        return "rope_scaling";
+    return NULL;
+}
+
+// What two configurations do not share of the arithmetic; NULL: nothing.
+static const char *difference(const nyb_model_config *a, const nyb_model_config *b)
+{
+    DIFFERS(hidden);
+    DIFFERS(blocks);
+    DIFFERS(heads);
+    DIFFERS(kv_heads);
+    DIFFERS(head_dim);
+    DIFFERS(value_dim);
+    DIFFERS(embed_dim);
+    DIFFERS(intermediate);
+    DIFFERS(vocab);
+    DIFFERS(window);
+    DIFFERS(pre_norm);
+    DIFFERS(parallel);
+    DIFFERS(tied);
+    DIFFERS(qkv_bias);
+    DIFFERS(o_bias);
+    DIFFERS(mlp_bias);
+    DIFFERS(qk_norm);
+    DIFFERS(alibi);
+    DIFFERS(interleaved);
+    DIFFERS(scale_by_block);
+    DIFFERS(rope_count);
+    DIFFERS(latent.kv_rank);
+    DIFFERS(experts.count);
+    DIFFERS(labels);
+    if (memcmp(a->traits, b->traits, a->blocks) != 0)
+        return "layer_types";
+    if (a->activation.apply != b->activation.apply)
+        return "hidden_act";
+    if (far(a->norm_eps, b->norm_eps))
+        return "rms_norm_eps";
+    if (far(a->score_scale, b->score_scale) || far(a->score_cap, b->score_cap) ||
+        far(a->logit_cap, b->logit_cap) || far(a->embed_scale, b->embed_scale) ||
+        far(a->tune_scale, b->tune_scale))
+        return "scales";
+    const char *found = NULL;
+    for (size_t i = 0; i < a->rope_count && !found; i++)
+        found = rope_difference(&a->ropes[i], &b->ropes[i]);
+    return found;
+}
+
+// The metadata, read as any reader reads them, have to describe the model that they came from:
+// what GGUF has no word for would else be left out silently.
+static nyb_status check_metadata(nyb_gguf_plan *p, nyb_tensor *tensors, nyb_err *err)
+{
+    nyb_gguf file = {0};
+    json_t *doc = NULL;
+    nyb_model_config *const read = nyb_arena_alloc(&p->arena, 1, sizeof(*read));
+    const void *bytes = NULL;
+    size_t length = 0;
+    nyb_status status = nyb_gguf_head_bytes(&p->head, &bytes, &length, err);
+    if (!read)
+        status = nyb_no_memory(err, "a configuration", 1, sizeof(*read));
+    if (status == NYB_OK)
+        status = nyb_gguf_parse(&file, bytes, length, p->params->out, err);
+    if (status == NYB_OK) {
+        file.tensors = tensors;
+        file.count = p->count;
+        status = nyb_gguf_config(&doc, &file, err);
+    }
+    if (status == NYB_OK)
+        status = nyb_model_config_read(read, doc, p->params->out, err);
+    json_decref(doc);
+    nyb_gguf_close(&file);
+    const char *const other =
+        status == NYB_OK ? difference(nyb_model_config_of(p->model), read) : NULL;
+    if (other)
+        return nyb_fail(err, NYB_E_UNSUPPORTED,
+                        "%s: a GGUF file of this architecture cannot say what the model has as "
+                        "'%s'",
+                        p->params->model, other);
+    return status;
+}
+
 static nyb_status finish(nyb_gguf_plan *p, nyb_err *err)
 {
     nyb_tensor *const tensors = nyb_arena_alloc(&p->arena, p->count, sizeof(*tensors));
@@ -264,11 +365,18 @@ static nyb_status finish(nyb_gguf_plan *p, nyb_err *err)
         return nyb_no_memory(err, "tensors", p->count, sizeof(*tensors));
     for (size_t i = 0; i < p->count; i++) {
         names[i] = p->items[i].name;
-        tensors[i] = (nyb_tensor){.dtype = p->items[i].dtype, .rank = p->items[i].rank};
+        tensors[i] = (nyb_tensor){.name = names[i],
+                                  .dtype = p->items[i].dtype,
+                                  .rank = p->items[i].rank,
+                                  .at = p->items[i].values   ? (const void *) p->items[i].values
+                                        : p->items[i].source ? p->items[i].source->at
+                                                             : NULL};
         memcpy(tensors[i].shape, p->items[i].shape, sizeof(tensors[i].shape));
     }
-    const nyb_status status =
-        nyb_gguf_finish(&p->head, tensors, names, p->count, offsets, &p->bytes, err);
+    nyb_status status = check_metadata(p, tensors, err);
+    if (status != NYB_OK)
+        return status;
+    status = nyb_gguf_finish(&p->head, tensors, names, p->count, offsets, &p->bytes, err);
     for (size_t i = 0; i < p->count; i++)
         p->items[i].offset = offsets[i];
     return status;

@@ -135,6 +135,10 @@ void nyb_gguf_add_value(nyb_gguf_head *head, const nyb_gguf_value *value);
 // Bytes of an element of a type; 0 for texts.
 size_t nyb_gguf_width(nyb_gguf_type type);
 
+// What was added so far as a file without tensors, in the head's arena.
+NYB_NODISCARD nyb_status nyb_gguf_head_bytes(nyb_gguf_head *head, const void **bytes,
+                                             size_t *length, nyb_err *err);
+
 // The file's bytes up to the first tensor, in the head's arena, and where each tensor starts in
 // the file. Names are those of the GGUF file; sizes follow from dtype and shape.
 //

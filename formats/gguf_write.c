@@ -171,11 +171,30 @@ static nyb_status put_tensor(nyb_gguf_head *head, const nyb_tensor *tensor, cons
     return NYB_OK;
 }
 
+static void put_counts(unsigned char *at, uint64_t tensors, uint64_t keys)
+{
+    const uint32_t version = 3;
+    const uint64_t counts[2] = {tensors, keys};
+    memcpy(at, "GGUF", 4);
+    memcpy(at + 4, &version, sizeof(version));
+    memcpy(at + 8, counts, sizeof(counts));
+}
+
+nyb_status nyb_gguf_head_bytes(nyb_gguf_head *head, const void **bytes, size_t *length,
+                               nyb_err *err)
+{
+    if (head->full || head->length < FIXED)
+        return nyb_no_memory(err, "the head of a GGUF file", head->room, 2);
+    put_counts(head->at, 0, head->keys);
+    *bytes = head->at;
+    *length = head->length;
+    return NYB_OK;
+}
+
 nyb_status nyb_gguf_finish(nyb_gguf_head *head, const nyb_tensor *tensors, const char *const *names,
                            size_t count, size_t *offsets, size_t *end, nyb_err *err)
 {
     static const unsigned char zeros[NYB_GGUF_ALIGNMENT];
-    const uint32_t version = 3;
     size_t reached = 0;
     nyb_status status = check_names(head, names, count, err);
     for (size_t i = 0; i < count && status == NYB_OK; i++) {
@@ -188,10 +207,7 @@ nyb_status nyb_gguf_finish(nyb_gguf_head *head, const nyb_tensor *tensors, const
     if (head->full || head->length < FIXED)
         return nyb_no_memory(err, "the head of a GGUF file", head->room, 2);
 
-    const uint64_t counts[2] = {count, head->keys};
-    memcpy(head->at, "GGUF", 4);
-    memcpy(head->at + 4, &version, sizeof(version));
-    memcpy(head->at + 8, counts, sizeof(counts));
+    put_counts(head->at, count, head->keys);
     for (size_t i = 0; i < count; i++)
         offsets[i] += head->length;
     *end = head->length + reached;

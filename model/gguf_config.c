@@ -182,14 +182,81 @@ static nyb_status set_divisors(const translation *t)
     return NYB_OK;
 }
 
+// Keys that say nothing about the arithmetic, or are read elsewhere.
+static const char *const harmless[] = {
+    "vocab_size",
+    "rope.dimension_count",
+    "rope.scaling.type",
+    "rope.scaling.factor",
+    "rope.scaling.original_context_length",
+    "rope.scaling.finetuned",
+    "rope.freq_base_swa",
+    "attention.value_length",
+    "attention.layer_norm_epsilon",
+};
+
+// A key that nobody reads could be a part of the model that is silently left out.
+static nyb_status check_keys(const translation *t)
+{
+    const size_t length = strlen(t->arch->name);
+    for (size_t i = 0; i < t->file->value_count; i++) {
+        const char *const key = t->file->values[i].key;
+        if (strncmp(key, t->arch->name, length) != 0 || key[length] != '.')
+            continue;
+        bool known = false;
+        for (size_t k = 0; k < RULES && !known; k++)
+            known = strcmp(key + length + 1, rules[k].key) == 0;
+        for (size_t k = 0; k < sizeof(harmless) / sizeof(harmless[0]) && !known; k++)
+            known = strcmp(key + length + 1, harmless[k]) == 0;
+        if (!known)
+            return nyb_fail(t->err, NYB_E_UNSUPPORTED, "%s: '%s' is not supported", t->file->path,
+                            key);
+    }
+    return NYB_OK;
+}
+
+// What follows from the sizes of a head, where they are not the usual ones.
+static nyb_status set_heads(const translation *t)
+{
+    char room[KEY_ROOM];
+    const json_int_t hidden = json_integer_value(json_object_get(t->doc, "hidden_size"));
+    const json_int_t heads = json_integer_value(json_object_get(t->doc, "num_attention_heads"));
+    const json_int_t blocks = json_integer_value(json_object_get(t->doc, "num_hidden_layers"));
+    const json_int_t given = json_integer_value(json_object_get(t->doc, "head_dim"));
+    const size_t dim = (size_t) (given > 0 ? given : heads > 0 ? hidden / heads : 0);
+    size_t turned = dim, values = dim;
+    nyb_status status =
+        nyb_gguf_size(t->file, key_of(room, t, "rope.dimension_count"), &turned, t->err);
+    if (status == NYB_OK)
+        status = nyb_gguf_size(t->file, key_of(room, t, "attention.value_length"), &values, t->err);
+    if (status != NYB_OK)
+        return status;
+    if (values != dim)
+        return nyb_fail(t->err, NYB_E_UNSUPPORTED,
+                        "%s: heads of %zu keys and %zu values are not supported in a GGUF file",
+                        t->file->path, dim, values);
+    if (turned != dim && dim > 0)
+        json_object_set_new(t->doc, "partial_rotary_factor",
+                            json_real((double) turned / (double) dim));
+    // The largest Gemma 2 and 3 scale by the width of the model, which the file does not say.
+    const bool largest = (strcmp(t->arch->name, "gemma2") == 0 && blocks == 46) ||
+                         (strcmp(t->arch->name, "gemma3") == 0 && blocks == 62);
+    if (strcmp(t->arch->name, "gemma2") == 0 || strcmp(t->arch->name, "gemma3") == 0)
+        json_object_set_new(t->doc, "query_pre_attn_scalar",
+                            json_integer(largest && heads > 0 ? hidden / heads : (json_int_t) dim));
+    return NYB_OK;
+}
+
 static nyb_status translate(const translation *t)
 {
-    nyb_status status = NYB_OK;
+    nyb_status status = check_keys(t);
     json_object_set_new(t->doc, "model_type", json_string(t->arch->model_type));
     for (size_t i = 0; i < RULES && status == NYB_OK; i++)
         status = set_value(t, &rules[i]);
     if (status == NYB_OK)
         status = set_vocabulary(t);
+    if (status == NYB_OK)
+        status = set_heads(t);
     if (status == NYB_OK && !json_object_get(t->doc, "rope_theta"))
         json_object_set_new(t->doc, "rope_theta", json_real(10000.0));
     if (status == NYB_OK)
@@ -304,6 +371,8 @@ static nyb_status write_positions(const writing *w, const float **divisors, size
     const json_t *theta = json_object_get(w->doc, "rope_theta");
     if (!json_is_object(scaling))
         scaling = json_object_get(w->doc, "rope_scaling");
+    if (json_is_object(json_object_get(scaling, "full_attention"))) // of two kinds of blocks
+        scaling = json_object_get(scaling, "full_attention");
     if (!json_is_number(theta))
         theta = json_object_get(scaling, "rope_theta");
     const double base = json_is_number(theta) ? json_number_value(theta) : 10000.0;
