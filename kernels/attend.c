@@ -124,7 +124,7 @@ void nyb_attend_run(const nyb_attend *t, uint32_t *scratch)
     const size_t begin = t->window && t->first + 1 > t->window ? t->first + 1 - t->window : 0;
     room r;
     (void) lay_out(&r, g, t->count, t->heads, dim, scratch);
-    assert(t->count <= TILE && end <= t->keys.rows);
+    assert(t->count <= NYB_ATTEND_TILE && end <= t->keys.rows);
     for (size_t h = 0; h < t->heads; h++) {
         const nyb_mat q = {
             .at = t->q + h * t->head_step, .rows = t->count, .cols = dim, .stride = t->stride};

@@ -51,7 +51,7 @@ static void multiply(size_t count, const uint32_t *a, const uint32_t *b, float *
 
 static inline __mmask16 mask_of(size_t n)
 {
-    return n >= LANES ? 0xffff : (__mmask16) ((1u << n) - 1);
+    return (__mmask16) (n >= LANES ? 0xffff : (1u << n) - 1);
 }
 
 static float largest(const float *x, size_t n)
