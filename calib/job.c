@@ -125,15 +125,11 @@ static nyb_status read_samples(const nyb_context *ctx, nyb_job *job, nyb_err *er
     const nyb_samples_params *const wanted = &job->params->samples;
     if (!job->calibrated)
         return NYB_OK;
-    if (!wanted->path)
+    if (wanted->path_count == 0)
         return nyb_fail(err, NYB_E_ARG,
                         "method gptq needs calibration data: give --calib FILE (text or ids), or "
                         "use --method rtn");
-    const nyb_status status =
-        nyb_stream_open(&job->stream, job->model, wanted->path, wanted->bos, err);
-    if (status != NYB_OK)
-        return status;
-    return nyb_samples_cut(ctx, &job->samples, &job->stream, wanted, err);
+    return nyb_samples_open(ctx, &job->samples, job->model, wanted, err);
 }
 
 nyb_status nyb_job_open(const nyb_context *ctx, nyb_job *out, const nyb_quantize_params *params,
@@ -166,7 +162,7 @@ nyb_compute nyb_job_compute(const nyb_context *ctx, const nyb_job *job)
 
 void nyb_job_close(nyb_job *job)
 {
-    nyb_stream_close(&job->stream);
+    nyb_samples_close(&job->samples);
     nyb_model_close(job->model);
     nyb_recipe_close(&job->recipe);
     nyb_arena_clear(&job->arena);

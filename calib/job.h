@@ -24,7 +24,6 @@ typedef struct nyb_job {
     nyb_job_layer *layers; // [count] block by block, in the blocks' own order
     size_t count, rounded; // all, those that are not skipped
     bool calibrated;       // some layer needs a Hessian
-    nyb_stream stream;
     nyb_samples samples;
     nyb_dtype dtype; // of the model's linear weights
 } nyb_job;

@@ -1,5 +1,6 @@
 #include "nybble/quantize.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "calib/gguf_quantize.h"
@@ -58,16 +59,76 @@ static json_t *describe_files(const nyb_context *ctx, const nyb_job *job, nyb_ar
     return files;
 }
 
-static json_t *describe_samples(const nyb_job *job)
+// How often each token counts: how many are there at all, and the most frequent ones.
+typedef struct frequency {
+    uint32_t id;
+    size_t count;
+} frequency;
+
+static int by_count(const void *a, const void *b)
+{
+    const frequency *const x = a, *const y = b;
+    if (x->count != y->count)
+        return x->count < y->count ? 1 : -1;
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+enum { MOST_FREQUENT = 20 };
+
+static json_t *describe_tokens(const nyb_job *job)
 {
     const nyb_samples *const s = &job->samples;
-    char hash[NYB_HASH_TEXT];
+    const size_t vocabulary = nyb_model_config_of(job->model)->vocab;
+    size_t distinct = 0;
+    json_t *const most = json_array();
+    frequency *const all = nyb_alloc(vocabulary, sizeof(*all));
+    for (size_t i = 0; all && i < vocabulary; i++)
+        all[i].id = (uint32_t) i;
+    for (size_t i = 0; all && i < s->count * s->length; i++)
+        if (!s->marks || s->marks[i])
+            all[s->ids[i]].count++;
+    for (size_t i = 0; all && i < vocabulary; i++)
+        distinct += all[i].count > 0;
+    if (all)
+        qsort(all, vocabulary, sizeof(*all), by_count);
+    for (size_t i = 0; all && i < MOST_FREQUENT && i < distinct; i++)
+        json_array_append_new(most, json_pack("{s:I, s:I}", "id", (json_int_t) all[i].id, "count",
+                                              (json_int_t) all[i].count));
+    nyb_free(all);
+    return json_pack("{s:I, s:I, s:I, s:o}", "counted", (json_int_t) s->counted, "distinct",
+                     (json_int_t) distinct, "vocabulary", (json_int_t) vocabulary, "most_frequent",
+                     most);
+}
+
+static json_t *describe_files_read(const nyb_samples_params *params)
+{
+    json_t *const files = json_array();
+    for (size_t i = 0; i < params->path_count; i++)
+        json_array_append_new(files, json_string(base_name(params->paths[i])));
+    return files;
+}
+
+static json_t *describe_samples(const nyb_job *job)
+{
+    const nyb_samples_params *const params = &job->params->samples;
+    const nyb_samples *const s = &job->samples;
+    char ids[NYB_HASH_TEXT], marks[NYB_HASH_TEXT];
     if (!job->calibrated)
         return json_null();
-    nyb_hash_of(s->ids, s->count * s->length * sizeof(*s->ids), hash);
-    return json_pack("{s:s, s:I, s:I, s:b, s:s}", "file", base_name(job->stream.path), "samples",
-                     (json_int_t) s->count, "sequence_length", (json_int_t) s->length, "bos",
-                     job->stream.begins, "ids_sha256", hash);
+    nyb_hash_of(s->ids, s->count * s->length * sizeof(*s->ids), ids);
+    json_t *const made =
+        json_pack("{s:o, s:I, s:I, s:b, s:b, s:b, s:s, s:o}", "files", describe_files_read(params),
+                  "samples", (json_int_t) s->count, "sequence_length", (json_int_t) s->length,
+                  "bos", s->begins, "per_document", params->per_document, "chat", params->chat,
+                  "ids_sha256", ids, "tokens", describe_tokens(job));
+    if (!s->marks)
+        return made;
+    nyb_hash_of(s->marks, s->count * s->length, marks);
+    json_object_set_new(made, "marks_sha256", json_string(marks));
+    json_object_set_new(
+        made, "loss_mask",
+        json_string(params->loss_mask == NYB_LOSS_MASK_ASSISTANT ? "assistant" : "none"));
+    return made;
 }
 
 static json_t *describe_layers(const nyb_job *job)

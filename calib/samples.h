@@ -14,7 +14,10 @@ typedef struct nyb_stream {
     size_t row_length; // ready-made [samples, length] ids: their length; else 0
     bool begins;       // windows are to begin with `bos`
     uint32_t bos;
-    size_t line_ends; // CR LF and CR that were read as LF
+    size_t line_ends;     // CR LF and CR that were read as LF
+    unsigned char *marks; // [count] 1: the token counts; NULL: all do
+    size_t *documents;    // [document_count + 1] where each begins; NULL: one document
+    size_t document_count;
     const char *path; // the caller's
 } nyb_stream;
 
@@ -27,22 +30,36 @@ typedef struct nyb_stream {
 // On an error out holds nothing.
 NYB_NODISCARD nyb_status nyb_stream_open(nyb_stream *out, const nyb_model *model, const char *path,
                                          nyb_bos bos, nyb_err *err);
+
+// The same for calibration, where `params` may ask for conversations.
+//
+// NYB_E_UNSUPPORTED  the file is a parquet file; err has a hint.
+NYB_NODISCARD nyb_status nyb_stream_open_for(nyb_stream *out, const nyb_model *model,
+                                             const char *path, const nyb_samples_params *params,
+                                             nyb_err *err);
 void nyb_stream_close(nyb_stream *stream); // zeroed is fine
 
-// Windows to calibrate with: equally long, and all different.
+// Windows to calibrate with, all different.
 typedef struct nyb_samples {
-    uint32_t *ids; // [count * length], in the stream's arena
+    nyb_arena arena;
+    uint32_t *ids;        // [count * length] shorter samples are filled up behind their end
+    unsigned char *marks; // [count * length] 1: the token counts; NULL: all do
     size_t count, length;
-    size_t available; // windows that the file has
+    size_t counted;   // tokens that count
+    size_t available; // windows that the files have
+    bool begins;      // some windows begin with a begin-of-sequence token
 } nyb_samples;
 
-// Cuts a stream into windows as params says; fewer, or one shorter window, where the stream is
-// shorter, with a message to ctx.
+// Reads the files of params and cuts them into windows; fewer, or one shorter window, where a file
+// is shorter, with a message to ctx.
 //
-// NYB_E_ARG    count is 0 or length below 2.
-// NYB_E_SHAPE  the file has fewer than 2 tokens.
-NYB_NODISCARD nyb_status nyb_samples_cut(const nyb_context *ctx, nyb_samples *out,
-                                         nyb_stream *stream, const nyb_samples_params *params,
-                                         nyb_err *err);
+// NYB_E_ARG    count is 0, length below 2, a weight is no number above 0 or leaves its file no
+//              window, or no token counts.
+// NYB_E_SHAPE  a file has fewer than 2 tokens.
+// Errors of nyb_stream_open_for() as well. On an error out holds nothing.
+NYB_NODISCARD nyb_status nyb_samples_open(const nyb_context *ctx, nyb_samples *out,
+                                          const nyb_model *model, const nyb_samples_params *params,
+                                          nyb_err *err);
+void nyb_samples_close(nyb_samples *samples); // zeroed is fine
 
 #endif // NYB_CALIB_SAMPLES_H_

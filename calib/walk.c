@@ -47,6 +47,33 @@ static void gather_rows(void *arg, size_t index, unsigned worker)
                     nyb_block(g->into, row0, row1, 0, g->into.cols));
 }
 
+// The marks of the chunk's tokens, NULL: all of them count.
+static const unsigned char *marks_of(const walk *w)
+{
+    const nyb_activations *const a = &w->activations;
+    const unsigned char *const marks = w->job->samples.marks;
+    return marks ? marks + a->chunk * a->chunk_samples * a->length : NULL;
+}
+
+// Puts the rows of the tokens that count together at the tile's front; returns how many.
+static size_t keep_marked(const walk *w, const gather *g)
+{
+    const unsigned char *const marks = marks_of(w);
+    const uint32_t *const tokens = nyb_stage_tokens(&w->activations.batch, &w->weights, g->stage);
+    size_t kept = 0;
+    if (!marks)
+        return g->into.rows;
+    for (size_t i = 0; i < g->into.rows; i++) {
+        const size_t row = g->token0 + i;
+        if (!marks[tokens ? tokens[row] : row])
+            continue;
+        if (kept < i)
+            memcpy(nyb_row(g->into, kept), nyb_row(g->into, i), g->into.cols * sizeof(float));
+        kept++;
+    }
+    return kept;
+}
+
 // Adds the inputs of the chunk at hand, unit by unit.
 static nyb_status accumulate(walk *w, size_t stage, nyb_err *err)
 {
@@ -63,7 +90,10 @@ static nyb_status accumulate(walk *w, size_t stage, nyb_err *err)
             gather g = {
                 .w = w, .stage = stage, .token0 = t, .into = nyb_mat_of(w->tile, rows, width)};
             nyb_parallel(w->ctx, (rows + GATHER_ROWS - 1) / GATHER_ROWS, gather_rows, &g);
-            status = nyb_hessian_add(w->ctx, &w->hessian, g.into, err);
+            const size_t kept = keep_marked(w, &g);
+            if (kept > 0)
+                status =
+                    nyb_hessian_add(w->ctx, &w->hessian, nyb_mat_of(w->tile, kept, width), err);
         }
     }
     return status;
@@ -208,11 +238,14 @@ static bool calibrates(const walk *w, size_t block, size_t stage)
     return needed;
 }
 
+// Tokens that count and were sent to each expert.
 static void count_routed(walk *w)
 {
-    const size_t *const starts = w->activations.batch.routes.starts;
+    const nyb_routes *const routes = &w->activations.batch.routes;
+    const unsigned char *const marks = marks_of(w);
     for (size_t e = 0; e < nyb_model_config_of(w->job->model)->experts.count; e++)
-        w->routed[e] += starts[e + 1] - starts[e];
+        for (size_t i = routes->starts[e]; i < routes->starts[e + 1]; i++)
+            w->routed[e] += !marks || marks[routes->tokens[i]];
 }
 
 // Takes every chunk through the stage `run` and adds the inputs of the stage `next`, which may be
@@ -471,7 +504,7 @@ nyb_walk_bytes nyb_walk_memory(const nyb_context *ctx, const nyb_job *job)
     }
     // The codes and their packed copy, the solver's working copy of a row tile for each thread.
     bytes.other = PROGRAM_BYTES + 3 * largest + nyb_threads(ctx) * 4 * 64 * width;
-    bytes.other += NYB_UNIT_TOKENS * width * sizeof(float) + s->count * s->length * 4;
+    bytes.other += NYB_UNIT_TOKENS * width * sizeof(float) + s->count * s->length * 5;
     if (!job->calibrated)
         return bytes;
     bytes.hessians =

@@ -11,7 +11,7 @@
 
 typedef struct options {
     const char *text, *output;
-    bool decode, special, list, count, pieces, chat;
+    bool decode, special, list, count, pieces, chat, frequencies;
     nyb_spm_rules rules;
 } options;
 
@@ -40,6 +40,8 @@ static const nyb_option table[] = {
     {"count", 'c', NYB_OPTION_FLAG, NYB_INTO(options, count), .about = "Print only how many."},
     {"pieces", 'p', NYB_OPTION_FLAG, NYB_INTO(options, pieces),
      .about = "Print a table of each id and its token as the vocabulary spells it."},
+    {"frequencies", 0, NYB_OPTION_FLAG, NYB_INTO(options, frequencies),
+     .about = "Print a table of how often each token comes, the most frequent ones first."},
     {"rules", 0, NYB_OPTION_CHOICE, NYB_INTO(options, rules), .choices = rules,
      .about = "How a tokenizer.model without a tokenizer.json is read: as transformers does, or "
               "with the spaces and control tokens of the sentencepiece library."},
@@ -50,6 +52,7 @@ typedef struct work {
     const nyb_call *call;
     nyb_tokenizer *tokenizer;
     nyb_chat *chat;                                    // --chat
+    nyb_tokens all;                                    // --frequencies: every id
     json_t *counts, *ids, *pieces, *texts, *assistant; // an entry each, by input
 } work;
 
@@ -118,10 +121,21 @@ static nyb_exit save(const work *w, const nyb_tokens *ids)
                                                            : nyb_call_fail(w->call, &err);
 }
 
+static nyb_exit remember(work *w, const nyb_tokens *ids)
+{
+    nyb_err err;
+    for (size_t i = 0; i < ids->count; i++)
+        if (nyb_tokens_add(&w->all, ids->at[i], &err) != NYB_OK)
+            return nyb_call_fail(w->call, &err);
+    return NYB_EXIT_OK;
+}
+
 // Hands out one result; `text` is NULL unless it was decoded.
 static nyb_exit hand_out(work *w, const nyb_tokens *ids, const char *text, size_t length)
 {
     const options *const o = w->call->options;
+    if (o->frequencies)
+        return remember(w, ids);
     if (w->call->json)
         collect(w, ids, text, length);
     if (o->output)
@@ -295,6 +309,74 @@ static nyb_exit run_chat(work *w, const char *text, size_t length)
     return code;
 }
 
+static int by_id(const void *a, const void *b)
+{
+    const uint32_t x = *(const uint32_t *) a, y = *(const uint32_t *) b;
+    return x < y ? -1 : x > y;
+}
+
+// Pairs of a count and an id.
+static int by_count(const void *a, const void *b)
+{
+    const uint32_t *const x = a, *const y = b;
+    if (x[0] != y[0])
+        return x[0] < y[0] ? 1 : -1;
+    return x[1] < y[1] ? -1 : x[1] > y[1];
+}
+
+static void print_frequencies(const work *w, const uint32_t *pairs, size_t distinct)
+{
+    static const nyb_column columns[] = {
+        {"id", true}, {"token", false}, {"count", true}, {"share", true}};
+    nyb_table lines = nyb_table_new(columns, 4);
+    json_t *const doc = w->call->json ? nyb_call_document(w->call) : NULL;
+    json_t *const list = json_array();
+    for (size_t i = 0; i < distinct; i++) {
+        const char *const text = nyb_tokenizer_text(w->tokenizer, pairs[2 * i + 1], NULL);
+        if (doc) {
+            json_array_append_new(list, json_pack("{s:I, s:I}", "id", (json_int_t) pairs[2 * i + 1],
+                                                  "count", (json_int_t) pairs[2 * i]));
+            continue;
+        }
+        nyb_table_cell(&lines, "%" PRIu32, pairs[2 * i + 1]);
+        nyb_table_cell(&lines, "%s", text ? text : "");
+        nyb_table_cell(&lines, "%" PRIu32, pairs[2 * i]);
+        nyb_table_cell(&lines, "%.4f", (double) pairs[2 * i] / (double) w->all.count);
+    }
+    if (!doc) {
+        nyb_table_print(&lines);
+        json_decref(list);
+        return;
+    }
+    json_object_set_new(doc, "vocabulary",
+                        json_integer((json_int_t) nyb_tokenizer_size(w->tokenizer)));
+    json_object_set_new(doc, "count", json_integer((json_int_t) w->all.count));
+    json_object_set_new(doc, "distinct", json_integer((json_int_t) distinct));
+    json_object_set_new(doc, "frequencies", list);
+    nyb_call_print_json(w->call, doc);
+}
+
+static nyb_exit finish_frequencies(work *w)
+{
+    nyb_tokens pairs = {0};
+    nyb_err err;
+    bool fine = true;
+    if (w->all.count > 0)
+        qsort(w->all.at, w->all.count, sizeof(*w->all.at), by_id);
+    for (size_t i = 0, end = 0; i < w->all.count && fine; i = end) {
+        while (end < w->all.count && w->all.at[end] == w->all.at[i])
+            end++;
+        fine = nyb_tokens_add(&pairs, (uint32_t) (end - i), &err) == NYB_OK &&
+               nyb_tokens_add(&pairs, w->all.at[i], &err) == NYB_OK;
+    }
+    if (fine && pairs.count > 0)
+        qsort(pairs.at, pairs.count / 2, 2 * sizeof(*pairs.at), by_count);
+    if (fine)
+        print_frequencies(w, pairs.at, pairs.count / 2);
+    nyb_tokens_clear(&pairs);
+    return fine ? NYB_EXIT_OK : nyb_call_fail(w->call, &err);
+}
+
 // Sets the only entry, or with --list all of them. Takes the list.
 static void set_values(const work *w, json_t *doc, const char *key, json_t *list, bool wanted)
 {
@@ -346,9 +428,9 @@ static nyb_exit run_opened(work *w)
                           : o->list ? run_list(w, used, used_length)
                                     : run_single(w, used, used_length);
     if (call->json)
-        print_json(w, code == NYB_EXIT_OK);
+        print_json(w, code == NYB_EXIT_OK && !o->frequencies);
     nyb_text_free(text);
-    return code;
+    return code == NYB_EXIT_OK && o->frequencies ? finish_frequencies(w) : code;
 }
 
 static nyb_exit run(const nyb_call *call)
@@ -362,6 +444,9 @@ static nyb_exit run(const nyb_call *call)
     if (o->output && (o->decode || o->list || o->count || o->pieces || o->chat))
         return nyb_call_usage(call,
                               "--output excludes --decode, --list, --chat, --count and --pieces");
+    if (o->frequencies && (o->decode || o->output || o->count || o->pieces))
+        return nyb_call_usage(call,
+                              "--frequencies excludes --decode, --output, --count and --pieces");
     if (o->chat && (o->decode || o->list))
         return nyb_call_usage(call, "--chat excludes --decode and --list");
     if (nyb_tokenizer_open(&w.tokenizer, call->operands[0], &params, &err) != NYB_OK)
@@ -372,6 +457,7 @@ static nyb_exit run(const nyb_call *call)
     const nyb_exit code = ready ? run_opened(&w) : nyb_call_fail(call, &err);
     nyb_chat_close(w.chat);
     nyb_tokenizer_close(w.tokenizer);
+    nyb_tokens_clear(&w.all);
     return code;
 }
 

@@ -15,11 +15,15 @@ const nyb_quantizing nyb_quantizing_defaults = {
     .expert_min_tokens = 1,
     .num_samples = 128,
     .sequence_length = 2048,
+    .pack = true,
     .shard_size = (size_t) 5000000000,
 };
 
 static const char *const expert_tokens[] = {"routed", "all", NULL};
 static const char *const fallbacks[] = {"error", "rtn", NULL};
+
+// In the order of nyb_loss_mask.
+static const char *const loss_masks[] = {"none", "assistant", NULL};
 
 #define INTO(field) NYB_INTO(nyb_quantizing, field)
 
@@ -51,8 +55,22 @@ const nyb_option nyb_quantizing_options[] = {
      .about = "Added to the Hessian's diagonal, as a fraction of its mean."},
     {"recipe", 0, NYB_OPTION_PATH, INTO(recipe), .value = "FILE",
      .about = "JSON file with these settings, also for patterns of layers."},
-    {"calib", 'c', NYB_OPTION_PATH, INTO(calib), .value = "FILE",
-     .about = "Text to calibrate with, or token ids in .npy or .json.", .section = "Calibration"},
+    {"calib", 'c', NYB_OPTION_PATHS, INTO(calib), .value = "FILE[:WEIGHT]",
+     .about =
+         "Text to calibrate with; JSON lines (.jsonl), a text or a conversation each; or token "
+         "ids in .npy or .json. Given several times, each file gives a share of the windows "
+         "by its weight (1 unless said).",
+     .section = "Calibration"},
+    {"text-field", 0, NYB_OPTION_TEXT, INTO(text_field), .value = "NAME",
+     .about = "Where the text of a JSON line is.", .shown_default = "text"},
+    {"chat", 0, NYB_OPTION_FLAG, INTO(chat),
+     .about = "The files are JSON lines of conversations ({\"messages\": [{\"role\": ..., "
+              "\"content\": ...}, ...]}), which go through the model's chat template."},
+    {"loss-mask", 0, NYB_OPTION_CHOICE, INTO(loss_mask), .choices = loss_masks, .value = "WHICH",
+     .about = "Which tokens count in the Hessians. assistant: only what the assistant says."},
+    {"pack", 0, NYB_OPTION_SWITCH, INTO(pack),
+     .about = "Put documents one behind the other and cut the whole into windows. --no-pack: each "
+              "document, or as much of it as a window holds, is a sample of its own."},
     {"num-samples", 'n', NYB_OPTION_SIZE, INTO(num_samples), .value = "N", .min = 1, .max = 1e7,
      .about = "Windows of text; fewer, with a warning, when the text is shorter."},
     {"sequence-length", 'l', NYB_OPTION_SIZE, INTO(sequence_length), .value = "N", .min = 2,
@@ -127,12 +145,17 @@ nyb_quantize_params nyb_quantizing_params(const nyb_call *call)
                      .static_groups = o->static_groups,
                      .damping = o->damping},
         .given = given_settings(call),
-        .samples = {.path = o->calib,
+        .samples = {.paths = o->calib.at,
+                    .path_count = o->calib.count,
                     .count = o->num_samples,
                     .length = o->sequence_length,
                     .bos = (nyb_bos) o->bos,
                     .shuffle = nyb_call_given(call, "seed"),
-                    .seed = o->seed},
+                    .seed = o->seed,
+                    .per_document = !o->pack,
+                    .chat = o->chat,
+                    .loss_mask = (nyb_loss_mask) o->loss_mask,
+                    .text_field = o->text_field},
         .experts = {.calibration = (nyb_expert_calibration) o->expert_calibration,
                     .min_tokens = o->expert_min_tokens,
                     .fallback = (nyb_expert_fallback) o->expert_fallback},

@@ -6,12 +6,14 @@
 #include "nybble/quantize.h"
 
 typedef struct nyb_quantizing {
-    const char *output, *calib, *recipe;
-    int method, order, bos, format, expert_calibration,
+    const char *output, *recipe, *text_field;
+    nyb_texts calib;
+    int method, order, bos, format, loss_mask, expert_calibration,
         expert_fallback; // indices in the choices of the table
     size_t weight_bits;
     int group_size;
     bool asymmetric, scale_search, static_groups, force, resume;
+    bool pack, chat;
     double damping;
     size_t num_samples, sequence_length, seed, shard_size, expert_min_tokens;
 } nyb_quantizing;

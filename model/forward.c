@@ -141,6 +141,12 @@ size_t nyb_stage_rows(const nyb_batch *batch, const nyb_block_weights *weights, 
     return describe(batch, weights, stage).rows;
 }
 
+const uint32_t *nyb_stage_tokens(const nyb_batch *batch, const nyb_block_weights *weights,
+                                 size_t stage)
+{
+    return describe(batch, weights, stage).tokens;
+}
+
 size_t nyb_stage_row_at(const nyb_batch *batch, const nyb_block_weights *weights, size_t stage,
                         size_t token)
 {

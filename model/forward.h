@@ -126,6 +126,10 @@ NYB_NODISCARD nyb_status nyb_embed(const nyb_context *ctx, nyb_batch *batch, con
 // stage must be the next to run.
 size_t nyb_stage_rows(const nyb_batch *batch, const nyb_block_weights *weights, size_t stage);
 
+// The token of each row of the stage's input, NULL: row i is token i.
+const uint32_t *nyb_stage_tokens(const nyb_batch *batch, const nyb_block_weights *weights,
+                                 size_t stage);
+
 // The first row of the stage's input that belongs to `token` or to one behind it.
 size_t nyb_stage_row_at(const nyb_batch *batch, const nyb_block_weights *weights, size_t stage,
                         size_t token);
