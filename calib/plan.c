@@ -5,6 +5,7 @@
 #include "core/linalg.h"
 #include "core/random.h"
 #include "core/threads.h"
+#include "kernels/gemm.h"
 
 // What fraction of the speed of large products the parts of a run reach, measured on Llama-like
 // models of 100 M to 1 G parameters.
@@ -16,36 +17,57 @@ static const double forward_share = 0.75, hessian_share = 0.8, factor_share = 0.
 enum { PROBE = 512, PROBE_TASKS_A_THREAD = 24 };
 
 typedef struct probe {
-    const float *source; // [PROBE, PROBE]
-    float *results;      // [threads, PROBE, PROBE]
+    nyb_mat source;
+    const nyb_gemm *gemm;     // NULL: BLAS
+    const uint32_t *packed_a; // of source
+    const uint32_t *packed_b; //
+    float *results;           // [threads, PROBE, PROBE]
 } probe;
 
 static void multiply(void *arg, size_t index, unsigned worker)
 {
     const probe *const p = arg;
-    const nyb_mat a = nyb_mat_of((float *) (uintptr_t) p->source, PROBE, PROBE);
+    const nyb_mat c = nyb_mat_of(p->results + (size_t) worker * PROBE * PROBE, PROBE, PROBE);
     (void) index;
-    nyb_gemm_nt(nyb_mat_of(p->results + (size_t) worker * PROBE * PROBE, PROBE, PROBE), a, a, 1.0f,
-                0.0f);
+    if (p->gemm)
+        nyb_gemm_tile(p->gemm, c, p->packed_a, p->packed_b, PROBE, 1.0f, false);
+    else
+        nyb_gemm_nt(c, p->source, p->source, 1.0f, 0.0f);
 }
 
-static nyb_status measure_speed(const nyb_context *ctx, double *flops_per_second, nyb_err *err)
+static double speed_of(const nyb_context *ctx, probe *p)
 {
+    const size_t threads = nyb_threads(ctx), tasks = threads * PROBE_TASKS_A_THREAD;
+    nyb_parallel(ctx, threads, multiply, p); // threads start, pages are touched
+    const double start = nyb_seconds();
+    nyb_parallel(ctx, tasks, multiply, p);
+    const double each = 2.0 * (double) PROBE * (double) PROBE * (double) PROBE;
+    return (double) tasks * each / (nyb_seconds() - start);
+}
+
+static nyb_status measure_speeds(const nyb_context *ctx, nyb_quantize_plan *plan, nyb_err *err)
+{
+    const nyb_gemm *const g = nyb_gemm_get(ctx->compute);
     const size_t size = PROBE * PROBE, threads = nyb_threads(ctx);
-    float *const memory = nyb_alloc(size * (threads + 1), sizeof(float));
+    const size_t left = nyb_gemm_packed(g, PROBE, PROBE, g->a_width);
+    const size_t words = left + nyb_gemm_packed(g, PROBE, PROBE, g->b_width);
+    float *const memory = nyb_alloc(size * (threads + 1) + words, sizeof(float));
     if (!memory)
-        return nyb_no_memory(err, "probe", size * (threads + 1), sizeof(float));
+        return nyb_no_memory(err, "probe", size * (threads + 1) + words, sizeof(float));
     uint64_t seed = 1;
     for (size_t i = 0; i < size; i++)
         memory[i] = (float) nyb_random_unit(&seed);
 
-    probe p = {.source = memory, .results = memory + size};
-    nyb_parallel(ctx, threads, multiply, &p); // threads start, pages are touched
-    const size_t tasks = threads * PROBE_TASKS_A_THREAD;
-    const double start = nyb_seconds();
-    nyb_parallel(ctx, tasks, multiply, &p);
-    const double each = 2.0 * (double) PROBE * (double) PROBE * (double) PROBE;
-    *flops_per_second = (double) tasks * each / (nyb_seconds() - start);
+    uint32_t *const packed = (uint32_t *) (void *) (memory + size * (threads + 1));
+    probe p = {.source = nyb_mat_of(memory, PROBE, PROBE), .results = memory + size};
+    plan->gemm_flops_per_second = speed_of(ctx, &p);
+    p.gemm = g;
+    p.packed_a = packed;
+    p.packed_b = packed + left;
+    const nyb_operand source = nyb_operand_of(p.source);
+    nyb_gemm_pack(g, packed, &source, g->a_width, 0, nyb_gemm_panels(PROBE, g->a_width));
+    nyb_gemm_pack(g, packed + left, &source, g->b_width, 0, nyb_gemm_panels(PROBE, g->b_width));
+    plan->product_flops_per_second = speed_of(ctx, &p);
     nyb_free(memory);
     return NYB_OK;
 }
@@ -122,11 +144,12 @@ static nyb_status plan_job(const nyb_context *ctx, const nyb_job *job, nyb_quant
     count_work(job, p);
     nyb_status status = nyb_output_bytes(job, &p->disk_bytes, err);
     if (status == NYB_OK)
-        status = measure_speed(ctx, &p->gemm_flops_per_second, err);
+        status = measure_speeds(ctx, p, err);
     if (status == NYB_OK)
-        p->seconds = (p->forward_flops / forward_share + p->hessian_flops / hessian_share +
-                      p->factor_flops / factor_share + p->solve_flops / solve_share) /
-                     p->gemm_flops_per_second;
+        p->seconds = (p->forward_flops / forward_share + p->hessian_flops / hessian_share) /
+                         p->product_flops_per_second +
+                     (p->factor_flops / factor_share + p->solve_flops / solve_share) /
+                         p->gemm_flops_per_second;
     return status;
 }
 

@@ -128,8 +128,10 @@ typedef struct nyb_quantize_plan {
     size_t spill_bytes; // of activations that the ceiling sends to disk while the run lasts
     size_t disk_bytes;  // of the output
     double forward_flops, hessian_flops, factor_flops, solve_flops;
-    double gemm_flops_per_second; // measured on this machine for a moment
-    double seconds;               // estimate from the above
+    // Measured on this machine for a moment: products of the solver, in f32, and those of the forward
+    // pass and the Hessians, in what the run computes in.
+    double gemm_flops_per_second, product_flops_per_second;
+    double seconds; // estimate from the above
     double bits_per_weight;
 } nyb_quantize_plan;
 
