@@ -1,5 +1,6 @@
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/command.h"
 #include "nybble/generate.h"
@@ -102,6 +103,25 @@ static json_t *ids_of(const uint32_t *ids, size_t count)
     return list;
 }
 
+// Tokens per second. The first new token comes out of the prompt.
+static double prompt_rate(const nyb_generate_result *result)
+{
+    return 1e3 * (double) result->prompt_tokens / result->prompt_ms;
+}
+
+static double new_rate(const nyb_generate_result *result)
+{
+    return 1e3 * (double) (result->new_tokens - 1) / result->new_ms;
+}
+
+static void print_rate(const nyb_call *call, const nyb_generate_result *result)
+{
+    if (!call->quiet && (call->verbose || isatty(STDERR_FILENO)))
+        (void) fprintf(
+            stderr, "nybble: prompt of %zu tokens at %.1f tokens/s, %zu new ones at %.1f\n",
+            result->prompt_tokens, prompt_rate(result), result->new_tokens, new_rate(result));
+}
+
 static nyb_status print_result(speech *s, const nyb_generate_result *result, nyb_err *err)
 {
     static const char *const stops[] = {"length", "eos", "caller"};
@@ -124,6 +144,8 @@ static nyb_status print_result(speech *s, const nyb_generate_result *result, nyb
     json_object_set_new(doc, "stop", json_string(stops[result->stop]));
     json_object_set_new(doc, "prompt_ms", nyb_json_finite(result->prompt_ms));
     json_object_set_new(doc, "new_ms", nyb_json_finite(result->new_ms));
+    json_object_set_new(doc, "prompt_tokens_per_second", nyb_json_finite(prompt_rate(result)));
+    json_object_set_new(doc, "tokens_per_second", nyb_json_finite(new_rate(result)));
     nyb_call_print_json(s->call, doc);
     return NYB_OK;
 }
@@ -182,6 +204,8 @@ static nyb_status speak(speech *s, const options *o, nyb_err *err)
     if (s->tokenizer)
         status = print_text(s, true, err);
     (void) printf("\n");
+    (void) fflush(stdout);
+    print_rate(s->call, &result);
     return status;
 }
 

@@ -9,7 +9,7 @@
 #include "core/dtype.h"
 #include "kernels/rows.h"
 
-enum { LANES = 16, CHUNK = 4096, TOGETHER = 4 };
+enum { LANES = 16, CHUNK = 4096 };
 
 typedef float lanes __attribute__((vector_size(4 * LANES)));
 typedef uint32_t lane_bits __attribute__((vector_size(4 * LANES)));
@@ -45,56 +45,57 @@ INLINE float one(const unsigned char *from, size_t at, nyb_dtype dtype)
     return value;
 }
 
+// Halves are added to halves down to four lanes: the lanes' order is the same at every level.
 INLINE double sum(const lanes *v)
 {
     float x[LANES];
     memcpy(x, v, sizeof(x));
-    double total = 0.0;
-    for (size_t i = 0; i < LANES; i++)
-        total += (double) x[i];
-    return total;
+    for (size_t half = LANES / 2; half >= 4; half /= 2) {
+        for (size_t i = 0; i < half; i++)
+            x[i] += x[i + half];
+    }
+    return ((double) x[0] + (double) x[1]) + ((double) x[2] + (double) x[3]);
 }
 
-// `count` rows side by side, so that the loads of x serve them all.
-INLINE void multiply_some(float *y, const unsigned char *w, nyb_dtype dtype, size_t count,
-                          size_t cols, const float *x)
+// One row after the other: several side by side are several streams through memory, which is
+// slower than the loads of x that they would share.
+INLINE float multiply_row(const unsigned char *w, nyb_dtype dtype, size_t cols, const float *x)
 {
-    const size_t stride = cols * (dtype == NYB_F32 ? 4 : 2), whole = cols - cols % (2 * LANES);
-    double total[TOGETHER] = {0};
-    for (size_t j = 0; j < whole;) {
+    const size_t whole = cols - cols % (4 * LANES);
+    double total = 0.0;
+    lanes v, a;
+    size_t j = 0;
+    while (j < whole) {
         const size_t stop = whole - j > CHUNK ? j + CHUNK : whole;
-        lanes even[TOGETHER] = {{0}}, odd[TOGETHER] = {{0}}, a, b, v;
-        for (; j < stop; j += 2 * LANES) {
-            memcpy(&a, x + j, sizeof(a));
-            memcpy(&b, x + j + LANES, sizeof(b));
-            for (size_t r = 0; r < count; r++) {
-                load(&v, w + r * stride, j, dtype);
-                even[r] += v * a;
-                load(&v, w + r * stride, j + LANES, dtype);
-                odd[r] += v * b;
+        lanes part[4] = {{0}};
+        for (; j < stop; j += 4 * LANES) {
+            for (size_t k = 0; k < 4; k++) {
+                load(&v, w, j + k * LANES, dtype);
+                memcpy(&a, x + j + k * LANES, sizeof(a));
+                part[k] += v * a;
             }
         }
-        for (size_t r = 0; r < count; r++) {
-            even[r] += odd[r];
-            total[r] += sum(&even[r]);
-        }
+        part[0] = (part[0] + part[1]) + (part[2] + part[3]);
+        total += sum(&part[0]);
     }
-    for (size_t r = 0; r < count; r++) {
-        for (size_t j = whole; j < cols; j++)
-            total[r] += (double) one(w + r * stride, j, dtype) * (double) x[j];
-        y[r] = (float) total[r];
+    lanes rest = {0};
+    for (; j + LANES <= cols; j += LANES) {
+        load(&v, w, j, dtype);
+        memcpy(&a, x + j, sizeof(a));
+        rest += v * a;
     }
+    total += sum(&rest);
+    for (; j < cols; j++)
+        total += (double) one(w, j, dtype) * (double) x[j];
+    return (float) total;
 }
 
 INLINE void multiply_typed(float *y, const unsigned char *w, nyb_dtype dtype, size_t rows,
                            size_t cols, const float *x)
 {
     const size_t stride = cols * (dtype == NYB_F32 ? 4 : 2);
-    size_t i = 0;
-    for (; i + TOGETHER <= rows; i += TOGETHER)
-        multiply_some(y + i, w + i * stride, dtype, TOGETHER, cols, x);
-    for (; i < rows; i++)
-        multiply_some(y + i, w + i * stride, dtype, 1, cols, x);
+    for (size_t i = 0; i < rows; i++)
+        y[i] = multiply_row(w + i * stride, dtype, cols, x);
 }
 
 static void multiply(float *y, const void *w, nyb_dtype dtype, size_t rows, size_t cols,
