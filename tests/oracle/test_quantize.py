@@ -123,6 +123,58 @@ def test_file_holds_what_was_solved(nybble, padded, text, tmp_path, fmt, bits, s
         assert fingerprint(*got, bits) == layer["sha256"], layer["module"]
 
 
+def unpacked(folder, padded, fmt, bits, symmetric, out):
+    """The same model with every layer's weights written out as f32."""
+    packed, tensors = load_numpy(folder / "model.safetensors"), load_file(
+        padded / "model.safetensors")
+    for layer in report(folder)["layers"]:
+        module = layer["module"]
+        if fmt == "compressed-tensors":
+            codes, scales, zeros, group_of = decode_compressed(packed, module, bits, symmetric)
+        else:
+            codes, scales, zeros, group_of = decode_gptq(packed, module, bits, fmt == "gptq")
+        steps = codes.astype(np.float32) - zeros[:, group_of].astype(np.float32)
+        weight = scales.astype(np.float32)[:, group_of] * steps
+        tensors[module + ".weight"] = torch.from_numpy(weight).contiguous()
+    shutil.copytree(padded, out)
+    save_file(tensors, out / "model.safetensors", {"format": "pt"})
+    return out
+
+
+@pytest.mark.parametrize("fmt,bits,symmetric,order", [
+    ("gptq", 4, True, "full"), ("gptq_v2", 3, False, "full"), ("gptq_v2", 8, False, "group"),
+    ("gptq", 2, True, "none"), ("compressed-tensors", 4, False, "group"),
+    ("compressed-tensors", 3, True, "none"), ("compressed-tensors", 8, True, "group"),
+    ("compressed-tensors", 2, False, "none")])
+def test_packed_codes_run_as_their_weights(nybble, padded, text, tmp_path, fmt, bits, symmetric,
+                                           order):
+    more = ["--format", fmt, "-b", bits, "-g", 32, "--activation-order", order]
+    more += [] if symmetric else ["--asymmetric"]
+    nybble("quantize", padded, "-o", tmp_path / "out", *settings(text, *more))
+    plain = unpacked(tmp_path / "out", padded, fmt, bits, symmetric, tmp_path / "plain")
+    prompt = [1, 403, 407, 261, 378]
+    (tmp_path / "p.json").write_text(json.dumps(prompt))
+    made = [json.loads(nybble("generate", tmp_path / "out", "--tokens", tmp_path / "p.json", "-n",
+                              60, "--ignore-eos", "--json", "--threads", threads).stdout)
+            for threads in (1, 3)]
+    ids = made[0]["ids"]
+    assert made[1]["ids"] == ids and made[0]["tokens_per_second"] > 0
+
+    # One pass over all tokens: codes go through panels there, and one by one through products.
+    np.save(tmp_path / "t.npy", np.array([prompt + ids]))
+    logits = []
+    for name, folder in (("packed", tmp_path / "out"), ("plain", plain)):
+        nybble("logits", folder, "--tokens", tmp_path / "t.npy", "-o", tmp_path / f"{name}.npy")
+        logits.append(np.load(tmp_path / f"{name}.npy")[0])
+    off = np.abs(logits[0] - logits[1]).max() / np.abs(logits[1]).max()
+    print(f"packed against plain: {off:.2e} of the largest logit (bound 1e-5)")
+    assert off <= 1e-5
+    taken = logits[1][len(prompt) - 1:-1]
+    short = taken.max(axis=1) - taken[np.arange(len(ids)), ids]
+    print(f"generated tokens miss the top by {short.max():.2e} (bound 1e-3)")
+    assert short.max() <= 1e-3
+
+
 def test_unrepresentable_is_refused(nybble, stories, text, tmp_path):
     def refusal(*more):
         done = nybble("quantize", stories, "-o", tmp_path / "out", *settings(text, *more), ok=False)
