@@ -4,9 +4,9 @@
 #include "model/jinja_private.h"
 
 enum {
-    STEPS = 2000000,  // statements and expressions of one rendering
-    BYTES = 64 << 20, // of all texts, lists and maps that it makes
-    DEEPEST = 250,    // expressions and blocks within each other, macros included
+    STEPS = 2000000,   // statements and expressions of one rendering
+    BYTES = 128 << 20, // of all texts, lists and maps that it makes
+    DEEPEST = 250,     // expressions and blocks within each other, macros included
 };
 
 // Names of a block. A loop's or a macro's own ones hide those outside of it.

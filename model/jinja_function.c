@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "model/jinja_private.h"
+#include "model/unicode.h"
 
 // ---- Lists and maps -----------------------------------------------------------------------
 
@@ -186,8 +187,16 @@ static nyb_status to_number(nyb_jinja_run *run, nyb_value v, nyb_value *out)
 static nyb_status length_of(nyb_jinja_run *run, nyb_value v, nyb_value *out)
 {
     const nyb_value_list *list = NULL;
-    const nyb_status status = nyb_value_members(run, &v, &list);
-    *out = nyb_value_integer(status == NYB_OK ? (int64_t) list->count : 0);
+    int64_t count = 0;
+    nyb_status status = NYB_OK;
+    if (v.kind == NYB_VALUE_TEXT) {
+        for (size_t at = 0; at < v.text.length; count++)
+            (void) nyb_utf8_next(v.text.at, &at);
+    } else {
+        status = nyb_value_members(run, &v, &list);
+        count = status == NYB_OK ? (int64_t) list->count : 0;
+    }
+    *out = nyb_value_integer(count);
     return status;
 }
 

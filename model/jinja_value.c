@@ -14,9 +14,10 @@ nyb_status nyb_jinja_too_much(nyb_jinja_run *run)
 void *nyb_jinja_alloc(nyb_jinja_run *run, size_t count, size_t size)
 {
     size_t bytes = 0;
-    if (!nyb_mul_size(count, size, &bytes) || bytes > run->bytes)
+    if (!nyb_mul_size(count, size, &bytes) || run->bytes < NYB_ALIGN ||
+        bytes > run->bytes - NYB_ALIGN)
         return NULL;
-    run->bytes -= bytes;
+    run->bytes -= bytes + NYB_ALIGN; // small blocks take that much room
     return nyb_arena_alloc(&run->arena, bytes + 1, 1);
 }
 
