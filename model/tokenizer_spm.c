@@ -49,7 +49,7 @@ static size_t merges_of(const merge_rules *r, size_t id, nyb_merge *out)
 {
     const nyb_spm_piece *const piece = &r->model->pieces[id];
     size_t count = 0, cut = 0;
-    if (!may_merge(r, (int64_t) id))
+    if (piece->length == 0 || !may_merge(r, (int64_t) id))
         return 0;
     (void) nyb_utf8_next(piece->text, &cut);
     while (cut < piece->length) {
