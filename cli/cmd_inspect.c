@@ -116,12 +116,12 @@ static void print_json(const nyb_call *call, const nyb_inspection *in, bool tens
 {
     json_t *const doc = nyb_call_document(call);
     (void) json_object_update_new(
-        doc,
-        json_pack("{s:s, s:s?, s:s?, s:s, s:s?, s:o, s:o, s:o, s:f, s:f}", "path", in->path,
-                  "model_type", in->model_type, "model_fault", in->model_fault, "method",
-                  in->method, "fault", in->fault, "tensor_count", size_json(in->tensor_count),
-                  "bytes", size_json(in->bytes), "parameters", size_json(in->parameters),
-                  "bits_per_parameter", in->bits, "bits_per_quantized_weight", in->layer_bits));
+        doc, json_pack("{s:s, s:s?, s:s?, s:s?, s:s, s:s?, s:o, s:o, s:o, s:f, s:f}", "path",
+                       in->path, "model_type", in->model_type, "family", in->family, "model_fault",
+                       in->model_fault, "method", in->method, "fault", in->fault, "tensor_count",
+                       size_json(in->tensor_count), "bytes", size_json(in->bytes), "parameters",
+                       size_json(in->parameters), "bits_per_parameter", in->bits,
+                       "bits_per_quantized_weight", in->layer_bits));
     (void) json_object_set_new(doc, "faults", size_json(in->faults));
     (void) json_object_set_new(doc, "first_fault",
                                in->first_fault ? json_string(in->first_fault) : json_null());
@@ -142,6 +142,8 @@ static void print_head(const nyb_inspection *in)
     (void) printf("%s\n", in->path);
     if (in->model_type)
         (void) printf("model         %s\n", in->model_type);
+    if (in->family)
+        (void) printf("family        %s\n", in->family);
     (void) printf("quantization  %s\n", in->method);
     if (in->fault)
         (void) printf("              %s\n", in->fault);

@@ -122,8 +122,10 @@ static nyb_status read_model(const looking *l, const char *folder)
 {
     nyb_model_config config;
     nyb_err fault;
-    if (nyb_model_config_load(&config, folder, &fault) == NYB_OK)
+    if (nyb_model_config_load(&config, folder, &fault) == NYB_OK) {
+        l->in->family = config.arch->about;
         return NYB_OK;
+    }
     l->in->model_fault = nyb_arena_text(&l->owner->arena, fault.text, strlen(fault.text));
     return l->in->model_fault ? NYB_OK : out_of_memory(l);
 }
@@ -143,6 +145,8 @@ static nyb_status read_gguf(const looking *l, const nyb_gguf *file)
     status = nyb_gguf_config(&doc, file, &fault);
     if (status == NYB_OK)
         status = nyb_model_config_read(&config, doc, file->path, &fault);
+    if (status == NYB_OK)
+        l->in->family = config.arch->about;
     json_decref(doc);
     if (status != NYB_OK)
         l->in->model_fault = nyb_arena_text(&l->owner->arena, fault.text, strlen(fault.text));

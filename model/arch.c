@@ -82,6 +82,16 @@ static const char *const encoder_buffers[] = {"embeddings.position_ids", NULL};
                    .kv_b = "self_attn.kv_b_proj"},                                                 \
         .qkv_bias = {"attention_bias", false}, .o_bias = {"attention_bias", false}
 
+#define DEEPSEEK_V3                                                                                \
+    DEEPSEEK, .interleaved = {"rope_interleave", true}, .tied = UNTIED,                            \
+              .experts = {DEEPSEEK_EXPERTS,                                                        \
+                          .correction = "mlp.gate.e_score_correction_bias",                        \
+                          .routing = NYB_ROUTE_SIGMOID,                                            \
+                          .normalize = {"norm_topk_prob", true},                                   \
+                          .always_grouped = true,                                                  \
+                          .group_by_two = true,                                                    \
+                          .default_top_k = 8}
+
 static const nyb_arch archs[] = {
     {.model_type = "llama",
      .about = "Llama 1 to 3, TinyLlama, SmolLM 1 and 2",
@@ -308,14 +318,8 @@ static const nyb_arch archs[] = {
      .interleaved = {NULL, true},
      .tied = UNTIED,
      .experts = {DEEPSEEK_EXPERTS, .normalize = {NULL, false}, .default_top_k = 1}},
-    {.model_type = "deepseek_v3",
-     .about = "DeepSeek V3 and R1, Kimi K2",
-     DEEPSEEK,
-     .interleaved = {"rope_interleave", true},
-     .tied = UNTIED,
-     .experts = {DEEPSEEK_EXPERTS, .correction = "mlp.gate.e_score_correction_bias",
-                 .routing = NYB_ROUTE_SIGMOID, .normalize = {"norm_topk_prob", true},
-                 .always_grouped = true, .group_by_two = true, .default_top_k = 8}},
+    {.model_type = "deepseek_v3", .about = "DeepSeek V3 and R1", DEEPSEEK_V3},
+    {.model_type = "kimi_k2", .about = "Kimi K2", DEEPSEEK_V3},
     {.model_type = "llama4_text",
      .about = "Llama 4, text only",
      LLAMA_NAMES,

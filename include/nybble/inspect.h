@@ -61,6 +61,7 @@ typedef struct nyb_inspection {
     const char *model_type;  // of config.json, or a GGUF file's; NULL: there is none
     const char *method;      // quantization method; "none"
     const char *fault;       // why nybble cannot read the quantization config; NULL: it can
+    const char *family;      // which one of nybble's families the model is; NULL: of none
     const char *model_fault; // why nybble cannot run the model; NULL: it can, or no config.json
     const nyb_inspect_file *files;
     size_t file_count;
