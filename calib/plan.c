@@ -74,11 +74,12 @@ static nyb_status measure_speeds(const nyb_context *ctx, nyb_quantize_plan *plan
 
 // ---- The work ------------------------------------------------------------------------------
 
-static void count_layer(const nyb_job *job, const nyb_job_layer *layer, nyb_quantize_plan *p)
+static void count_layer(const nyb_job *job, const nyb_job_layer *layer, double tokens,
+                        nyb_quantize_plan *p)
 {
     const double rows = (double) layer->linear->rows, cols = (double) layer->linear->cols;
     if (job->calibrated)
-        p->forward_flops += 2.0 * (double) p->tokens * rows * cols;
+        p->forward_flops += 2.0 * tokens * rows * cols;
     if (nyb_job_calibrates(layer))
         p->solve_flops += 3.0 * rows * cols * cols; // the solve and two losses
     if (!layer->settings.skip) {
@@ -89,21 +90,31 @@ static void count_layer(const nyb_job *job, const nyb_job_layer *layer, nyb_quan
     }
 }
 
+// Tokens that a stage sees, if routers send each expert its share.
+static double tokens_of(const nyb_job *job, const nyb_stage *stage, const nyb_quantize_plan *p)
+{
+    const nyb_experts_config *const e = &nyb_model_config_of(job->model)->experts;
+    const bool all = job->params->experts.calibration == NYB_EXPERTS_ALL;
+    const double share =
+        stage->expert == NYB_ALL_TOKENS || all ? 1.0 : (double) e->top_k / (double) e->count;
+    return share * (double) p->tokens;
+}
+
 static void count_block(const nyb_job *job, size_t block, nyb_quantize_plan *p)
 {
     size_t count = 0;
     const nyb_job_layer *const layers = nyb_job_block(job, block, &count);
     const nyb_model_config *const c = nyb_model_config_of(job->model);
-    for (size_t i = 0; i < count; i++)
-        count_layer(job, &layers[i], p);
-    for (size_t s = 0; job->calibrated && s < nyb_stage_count(job->model, block); s++) {
+    for (size_t s = 0; s < nyb_stage_count(job->model, block); s++) {
         const nyb_stage stage = nyb_stage_at(job->model, block, s);
-        const double width = (double) stage.width;
+        const double width = (double) stage.width, tokens = tokens_of(job, &stage, p);
         bool needed = false;
-        for (size_t i = stage.first; i < stage.first + stage.count; i++)
+        for (size_t i = stage.first; i < stage.first + stage.count; i++) {
+            count_layer(job, &layers[i], tokens, p);
             needed |= nyb_job_calibrates(&layers[i]);
+        }
         if (needed) {
-            p->hessian_flops += (double) p->tokens * width * width;
+            p->hessian_flops += tokens * width * width;
             p->factor_flops += 2.0 / 3.0 * width * width * width;
         }
     }
