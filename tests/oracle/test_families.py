@@ -124,3 +124,44 @@ def test_a_dead_expert_is_reported(nybble, tmp_path, texts):
     report = json.loads((tmp_path / "all" / "nybble_report.json").read_text())
     assert not report["fallbacks"]
     assert {x["tokens"] for x in report["layers"] if "expert" in x} == {32 * 32}
+
+
+@pytest.mark.parametrize("family", [f for f in families.FAMILIES if "bert" not in f])
+def test_generated_tokens_are_the_most_probable(nybble, tmp_path, family):
+    """A token at a time, with cached keys and values, as transformers scores the whole."""
+    index = len(families.FAMILIES[family][2]) - 1
+    model = families.make(family, index, tmp_path / "model")
+    prompt = torch.randint(4, 97, (20,), generator=torch.Generator().manual_seed(6))
+    np.save(tmp_path / "prompt.npy", prompt.numpy())
+    done = nybble("generate", tmp_path / "model", "--tokens", tmp_path / "prompt.npy", "-n", "16",
+                  "--ignore-eos")
+    made = [int(word) for word in done.stdout.split()]
+    assert len(made) == 16
+    scores = families.logits(model, torch.tensor([prompt.tolist() + made]))[0]
+    behind = max(float(scores[19 + i].max() - scores[19 + i][token]) for i, token in enumerate(made))
+    print(f"{family}: tokens are at most {behind:.1e} behind the best, tolerance {TOLERANCE}")
+    assert behind <= TOLERANCE
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gemma"])
+def test_names_without_the_prefix_are_read(nybble, tmp_path, family):
+    """Files of the model without its head leave out the start of every name."""
+    model = families.make(family, 0, tmp_path / "model")
+    ids = torch.randint(4, 97, (1, 12), generator=torch.Generator().manual_seed(7))
+    model.base_model.save_pretrained(tmp_path / "base")
+    want = families.logits(model, ids).numpy()
+    worst = np.abs(run_logits(nybble, tmp_path / "base", ids, tmp_path) - want).max()
+    print(f"{family}: max difference {worst:.1e}, tolerance {TOLERANCE}")
+    assert worst <= TOLERANCE
+
+
+def test_inspect_names_all_that_is_missing(nybble, tmp_path):
+    families.make("llama", 0, tmp_path)
+    assert json.loads(nybble("inspect", tmp_path, "--json").stdout)["family"].startswith("Llama")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config.update(logit_scale=3.0, qk_norm=True, scale_emb=12)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    said = json.loads(nybble("inspect", tmp_path, "--json").stdout)
+    assert said["family"] is None
+    for key in ("logit_scale", "qk_norm", "scale_emb"):
+        assert f"'{key}'" in said["model_fault"]
