@@ -17,6 +17,7 @@ static const char *const companions[] = {
     "tokenizer*",
     "vocab*",
     "merges.txt",
+    "encoder.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "*.model",

@@ -329,25 +329,23 @@ static void print_frequencies(const work *w, const uint32_t *pairs, size_t disti
     static const nyb_column columns[] = {
         {"id", true}, {"token", false}, {"count", true}, {"share", true}};
     nyb_table lines = nyb_table_new(columns, 4);
-    json_t *const doc = w->call->json ? nyb_call_document(w->call) : NULL;
-    json_t *const list = json_array();
     for (size_t i = 0; i < distinct; i++) {
         const char *const text = nyb_tokenizer_text(w->tokenizer, pairs[2 * i + 1], NULL);
-        if (doc) {
-            json_array_append_new(list, json_pack("{s:I, s:I}", "id", (json_int_t) pairs[2 * i + 1],
-                                                  "count", (json_int_t) pairs[2 * i]));
-            continue;
-        }
         nyb_table_cell(&lines, "%" PRIu32, pairs[2 * i + 1]);
         nyb_table_cell(&lines, "%s", text ? text : "");
         nyb_table_cell(&lines, "%" PRIu32, pairs[2 * i]);
         nyb_table_cell(&lines, "%.4f", (double) pairs[2 * i] / (double) w->all.count);
     }
-    if (!doc) {
-        nyb_table_print(&lines);
-        json_decref(list);
-        return;
-    }
+    nyb_table_print(&lines);
+}
+
+static void print_frequencies_json(const work *w, const uint32_t *pairs, size_t distinct)
+{
+    json_t *const doc = nyb_call_document(w->call);
+    json_t *const list = json_array();
+    for (size_t i = 0; i < distinct; i++)
+        json_array_append_new(list, json_pack("{s:I, s:I}", "id", (json_int_t) pairs[2 * i + 1],
+                                              "count", (json_int_t) pairs[2 * i]));
     json_object_set_new(doc, "vocabulary",
                         json_integer((json_int_t) nyb_tokenizer_size(w->tokenizer)));
     json_object_set_new(doc, "count", json_integer((json_int_t) w->all.count));
@@ -371,7 +369,9 @@ static nyb_exit finish_frequencies(work *w)
     }
     if (fine && pairs.count > 0)
         qsort(pairs.at, pairs.count / 2, 2 * sizeof(*pairs.at), by_count);
-    if (fine)
+    if (fine && w->call->json)
+        print_frequencies_json(w, pairs.at, pairs.count / 2);
+    else if (fine)
         print_frequencies(w, pairs.at, pairs.count / 2);
     nyb_tokens_clear(&pairs);
     return fine ? NYB_EXIT_OK : nyb_call_fail(w->call, &err);
