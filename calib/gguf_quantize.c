@@ -131,6 +131,10 @@ nyb_status nyb_gguf_quantize(const nyb_context *ctx, const nyb_quantize_params *
     } else if (params->settings.method != NYB_METHOD_RTN) {
         status = nyb_fail(err, NYB_E_ARG, "%s is rounded by the methods rtn and gptq only",
                           params->format);
+    } else if (params->imatrix) {
+        status = nyb_fail(err, NYB_E_ARG,
+                          "%s: an importance matrix needs calibration: use --method gptq",
+                          params->imatrix);
     } else if (params->recipe || (params->given & ~(unsigned) NYB_SETTING_METHOD)) {
         status = nyb_fail(err, NYB_E_ARG,
                           "plain rounding to %s has no settings: leave out recipes, bits, groups "

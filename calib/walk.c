@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "calib/imatrix.h"
 #include "core/file.h"
 #include "core/log.h"
 #include "core/threads.h"
@@ -26,6 +27,7 @@ typedef struct walk {
     nyb_gptq_params asked;  // what the factor was made for
     json_t *records;        // of the current block's layers
     size_t solved;
+    nyb_imatrix imatrix;
     size_t *routed; // [experts] tokens that the current block's router sent to each
 } walk;
 
@@ -212,6 +214,8 @@ static nyb_status round_layer(walk *w, const nyb_job_layer *layer, int expert, b
     nyb_qweight q = {0};
     nyb_gptq_report report = {0};
     nyb_status status = solve(w, layer, &q, &report, &inner);
+    if (status == NYB_OK && w->imatrix.job && w->hessian.h.at)
+        status = nyb_imatrix_add(&w->imatrix, layer, &w->hessian, &inner);
     if (status != NYB_OK)
         return nyb_fail(err, status, "%s: '%s': %s", nyb_model_folder(w->job->model),
                         layer->linear->module, inner.text);
@@ -443,9 +447,16 @@ static nyb_status run(walk *w, nyb_err *err)
     const size_t blocks = nyb_block_count(w->job->model);
     const size_t finished = json_array_size(w->out->journal.blocks);
     nyb_status status = NYB_OK;
+    const char *const imatrix = w->job->params->imatrix;
+    if (imatrix && (finished > 0 || !w->forward))
+        return nyb_fail(
+            err, NYB_E_ARG, "%s: an importance matrix needs the inputs of every layer: %s", imatrix,
+            finished > 0 ? "start over with --force instead of --resume" : "use --method gptq");
     if (finished == blocks)
         return NYB_OK;
-    if (w->forward)
+    if (imatrix)
+        status = nyb_imatrix_open(&w->imatrix, w->job, err);
+    if (status == NYB_OK && w->forward)
         status = embed(w, err);
     if (status == NYB_OK && w->forward && finished > 0)
         status = replay(w, finished, err);
@@ -453,7 +464,7 @@ static nyb_status run(walk *w, nyb_err *err)
         w->solved += w->job->layers[i].block < finished && !w->job->layers[i].settings.skip;
     for (size_t b = finished; status == NYB_OK && b < blocks; b++)
         status = round_block(w, b, err);
-    return status;
+    return status == NYB_OK && imatrix ? nyb_imatrix_save(&w->imatrix, err) : status;
 }
 
 static size_t widest_input(const nyb_job *job)
@@ -484,6 +495,7 @@ nyb_status nyb_walk(const nyb_context *ctx, const nyb_job *job, nyb_output *out,
     if (status == NYB_OK)
         status = run(&w, err);
     nyb_free(w.routed);
+    nyb_imatrix_close(&w.imatrix);
     nyb_gptq_factor_clear(&w.factor);
     nyb_hessian_clear(&w.hessian);
     nyb_activations_close(&w.activations);

@@ -98,6 +98,8 @@ const nyb_option nyb_quantizing_options[] = {
          "is one file for llama.cpp, by --method rtn as llama-quantize rounds, or for Q4_0 and "
          "Q8_0 by gptq.",
      .section = "Output"},
+    {"imatrix", 0, NYB_OPTION_PATH, INTO(imatrix), .value = "FILE",
+     .about = "Also write llama.cpp's importance matrix: sums of squares of every layer's inputs."},
     {"shard-size", 0, NYB_OPTION_BYTES, INTO(shard_size), .value = "BYTES",
      .about = "Largest tensor file."},
     {"force", 0, NYB_OPTION_FLAG, INTO(force),
@@ -159,6 +161,7 @@ nyb_quantize_params nyb_quantizing_params(const nyb_call *call)
         .experts = {.calibration = (nyb_expert_calibration) o->expert_calibration,
                     .min_tokens = o->expert_min_tokens,
                     .fallback = (nyb_expert_fallback) o->expert_fallback},
+        .imatrix = o->imatrix,
         .shard_bytes = o->shard_size,
         .force = o->force,
         .resume = o->resume,

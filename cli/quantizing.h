@@ -6,7 +6,7 @@
 #include "nybble/quantize.h"
 
 typedef struct nyb_quantizing {
-    const char *output, *recipe, *text_field;
+    const char *output, *recipe, *text_field, *imatrix;
     nyb_texts calib;
     int method, order, bos, format, loss_mask, expert_calibration,
         expert_fallback; // indices in the choices of the table

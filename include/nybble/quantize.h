@@ -76,6 +76,7 @@ typedef struct nyb_quantize_params {
 
     nyb_samples_params samples; // .path NULL: no calibration data (enough for rtn and int4)
     nyb_expert_params experts;  // of models that have them
+    const char *imatrix;        // file for llama.cpp's importance matrix of the inputs, NULL: none
     size_t shard_bytes;         // of one output file, 0: 5 GB
     bool force;                 // replace an existing output folder
     bool resume;                // go on with what an interrupted run left behind

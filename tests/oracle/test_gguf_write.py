@@ -210,3 +210,35 @@ def test_families_come_back_or_are_refused(nybble, tmp_path, family):
     assert len(refused) < count or family in ("gemma2", "gemma3_text")
     assert all("cannot say" in line or "not written" in line or "GGUF has" in line or
                "does not have" in line or "usual 1, 4 and 8192" in line for line in refused)
+
+
+def test_importance_matrix(nybble, stories, tmp_path):
+    """in_sum2 of the first layers is the sum of squares that numpy gets for their inputs."""
+    ids = np.random.default_rng(2).integers(3, 512, (6, 50)).astype(np.int32)
+    np.save(tmp_path / "ids.npy", ids)
+    nybble("quantize", stories, "-o", tmp_path / "q", "-g", "-1", "-n", "6", "-l", "50", "--bos",
+           "never", "--calib", tmp_path / "ids.npy", "--imatrix", tmp_path / "i.gguf")
+    reader = gguf.GGUFReader(tmp_path / "i.gguf")
+    fields = fields_of(reader)
+    assert fields["general.type"] == "imatrix" and fields["imatrix.chunk_count"] == 6
+    assert fields["imatrix.chunk_size"] == 50
+    assert fields["imatrix.datasets"] == [str(tmp_path / "ids.npy")]
+    tensors = {t.name: t for t in reader.tensors}
+    assert len(tensors) == 2 * 35
+    for name, t in tensors.items():
+        assert list(t.shape) == ([1, 1] if name.endswith("counts") else [t.shape[0], 1])
+        assert np.all(np.isfinite(t.data)) and np.all(t.data >= 0)
+        assert not name.endswith("counts") or t.data.item() == 300
+    weights = dict(gguf_made.tensors_of(stories))
+    x = weights["model.embed_tokens.weight"][ids.ravel()].astype(np.float64)
+    x = x / np.sqrt(np.mean(x**2, 1, keepdims=True) + 1e-5)
+    want = np.sum((x * weights["model.layers.0.input_layernorm.weight"])**2, 0)
+    for part in ("attn_q", "attn_k", "attn_v"):
+        got = tensors[f"blk.0.{part}.weight.in_sum2"].data.ravel()
+        worst = float(np.max(np.abs(got / want - 1)))
+        print(f"{part}: relative difference {worst:.3g}, at most 1e-5")
+        assert worst < 1e-5
+    done = nybble("quantize", stories, "-o", tmp_path / "r", "-m", "rtn", "-g", "-1", "--imatrix",
+                  tmp_path / "r.gguf", ok=False)
+    assert done.returncode == 1 and "use --method gptq" in done.stderr
+    assert not (tmp_path / "r.gguf").exists() and not (tmp_path / "r").exists()
