@@ -246,6 +246,8 @@ static nyb_status read_rope(const nyb_config_reader *all, const json_t *dict, co
         status = read_number(&r, &r.out->theta, dict, "rope_theta", err);
     else if (status == NYB_OK && has(all->doc, theta_key))
         status = read_number(&r, &r.out->theta, all->doc, theta_key, err);
+    else if (status == NYB_OK && has(all->doc, "rotary_emb_base")) // GPT-NeoX's older name
+        status = read_number(&r, &r.out->theta, all->doc, "rotary_emb_base", err);
     if (status == NYB_OK && dict)
         status = read_kind(&r, err);
     if (status == NYB_OK && r.out->kind != NYB_ROPE_DEFAULT)

@@ -165,3 +165,18 @@ def test_inspect_names_all_that_is_missing(nybble, tmp_path):
     assert said["family"] is None
     for key in ("logit_scale", "qk_norm", "scale_emb"):
         assert f"'{key}'" in said["model_fault"]
+
+
+def test_older_spellings_of_rotary_positions(nybble, tmp_path):
+    """Pythia's config.json says rotary_pct and rotary_emb_base."""
+    model = families.make("gpt_neox", 1, tmp_path / "model")
+    ids = torch.randint(4, 97, (1, 12), generator=torch.Generator().manual_seed(8))
+    path = tmp_path / "model" / "config.json"
+    config = json.loads(path.read_text())
+    rope = config.pop("rope_parameters")
+    config.update(rotary_pct=rope["partial_rotary_factor"], rotary_emb_base=rope["rope_theta"])
+    path.write_text(json.dumps(config))
+    want = families.logits(model, ids).numpy()
+    worst = np.abs(run_logits(nybble, tmp_path / "model", ids, tmp_path) - want).max()
+    print(f"max difference {worst:.1e}, tolerance {TOLERANCE}")
+    assert worst <= TOLERANCE
