@@ -394,10 +394,10 @@ def perplexity(model, ids, window):
             piece = torch.tensor([ids[start : start + window]])
             if piece.shape[1] < 2:
                 continue
-            logits = model(piece).logits[0, :-1].double()
-            picked = torch.log_softmax(logits, -1).gather(1, piece[0, 1:, None])
-            total -= picked.sum().item()
-            count += picked.numel()
+            losses = torch.nn.functional.cross_entropy(model(piece).logits[0, :-1], piece[0, 1:],
+                                                       reduction="none")
+            total += losses.double().sum().item()
+            count += losses.numel()
     return float(np.exp(total / count)), count
 
 

@@ -2,16 +2,16 @@
 llama-quantize makes.
 
 Needs llama-cpp-python, which takes long to build and is therefore not among the requirements of
-the other tests: `pip install llama-cpp-python gguf numpy pytest`, then run this file alone.
+the other tests: `pip install llama-cpp-python gguf numpy pytest`, then
+`pytest tests/nightly/with_llama_cpp.py`.
 """
 import ctypes
 import json
 
+import gguf
+import llama_cpp
 import numpy as np
 import pytest
-
-llama_cpp = pytest.importorskip("llama_cpp")
-import gguf  # noqa: E402
 
 # Numbers that llama.cpp gives to files of a type.
 FILE_TYPES = {"Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q6_K": 18}
