@@ -291,6 +291,7 @@ def run_measured(program, *words):
     return int(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.real  # sanitizers take memory of their own
 def test_memory_ceiling_is_kept(program, nybble, stories, text, tmp_path):
     run = ["quantize", stories, "-g", -1, "--calib", text, "-n", 256, "-l", 256]
     free = run_measured(program, *run, "-o", tmp_path / "free")
