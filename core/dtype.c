@@ -66,6 +66,11 @@ bool nyb_dtype_is_float(nyb_dtype dtype)
     return dtype == NYB_F32 || dtype == NYB_F16 || dtype == NYB_BF16;
 }
 
+bool nyb_dtype_is_float8(nyb_dtype dtype)
+{
+    return dtype == NYB_F8_E4M3 || dtype == NYB_F8_E5M2;
+}
+
 float nyb_f32_of_f16(uint16_t half)
 {
     const uint32_t sign = (uint32_t) (half & 0x8000) << 16;
@@ -97,13 +102,72 @@ uint16_t nyb_f16_of_f32(float value)
     return (uint16_t) (sign | (rounded - 0x38000000) >> 13);
 }
 
+float nyb_f32_of_e4m3(uint8_t code)
+{
+    const uint32_t sign = (uint32_t) (code & 0x80) << 24;
+    const uint32_t exponent = code >> 3 & 0xf, mantissa = code & 7;
+
+    if ((code & 0x7f) == 0x7f)
+        return nyb_f32_of_bits(sign | 0x7fc00000);
+    if (exponent == 0) // zero or subnormal: mantissa * 2^-9 is exact in f32
+        return nyb_f32_of_bits(nyb_f32_bits((float) mantissa * 0x1p-9f) | sign);
+    return nyb_f32_of_bits(sign | (exponent + 120) << 23 | mantissa << 20);
+}
+
+uint8_t nyb_e4m3_of_f32(float value)
+{
+    const uint32_t bits = nyb_f32_bits(value);
+    const uint32_t sign = bits >> 24 & 0x80, magnitude = bits & 0x7fffffff;
+
+    if (magnitude > 0x7f800000)
+        return (uint8_t) (sign | 0x7f);
+    if (magnitude >= 0x43e00000) // 448 and above
+        return (uint8_t) (sign | 0x7e);
+    if (magnitude < 0x3c800000) {
+        // Below 2^-6: adding 2^14 moves the last bit, 2^-9, to the float's last bit, and the
+        // addition rounds to nearest even.
+        const float shifted = nyb_f32_of_bits(magnitude) + 0x1p14f;
+        return (uint8_t) (sign | (nyb_f32_bits(shifted) - 0x46800000));
+    }
+    const uint32_t rounded = magnitude + 0x7ffff + (magnitude >> 20 & 1);
+    return (uint8_t) (sign | (rounded - 0x3c000000) >> 20);
+}
+
+// E5M2 is the upper byte of a half.
+float nyb_f32_of_e5m2(uint8_t code)
+{
+    return nyb_f32_of_f16((uint16_t) (code << 8));
+}
+
+uint8_t nyb_e5m2_of_f32(float value)
+{
+    const uint32_t bits = nyb_f32_bits(value);
+    const uint32_t sign = bits >> 24 & 0x80, magnitude = bits & 0x7fffffff;
+
+    if (magnitude > 0x7f800000)
+        return (uint8_t) (sign | 0x7f);
+    if (magnitude >= 0x47700000) // 61440 and above round to infinity
+        return (uint8_t) (sign | 0x7c);
+    if (magnitude < 0x38800000) { // below 2^-14, as for E4M3FN with 2^-16
+        const float shifted = nyb_f32_of_bits(magnitude) + 0x1p7f;
+        return (uint8_t) (sign | (nyb_f32_bits(shifted) - 0x43000000));
+    }
+    const uint32_t rounded = magnitude + 0xfffff + (magnitude >> 21 & 1);
+    return (uint8_t) (sign | (rounded - 0x38000000) >> 21);
+}
+
 void nyb_widen(float *dst, const void *src, nyb_dtype dtype, size_t n)
 {
     const unsigned char *const from = src;
-    assert(nyb_dtype_is_float(dtype));
+    assert(nyb_dtype_is_float(dtype) || nyb_dtype_is_float8(dtype));
 
     if (dtype == NYB_F32) {
         memcpy(dst, src, n * sizeof(float));
+        return;
+    }
+    if (nyb_dtype_is_float8(dtype)) {
+        for (size_t i = 0; i < n; i++)
+            dst[i] = dtype == NYB_F8_E4M3 ? nyb_f32_of_e4m3(from[i]) : nyb_f32_of_e5m2(from[i]);
         return;
     }
     for (size_t i = 0; i < n; i++) {
@@ -116,10 +180,15 @@ void nyb_widen(float *dst, const void *src, nyb_dtype dtype, size_t n)
 void nyb_narrow(void *dst, nyb_dtype dtype, const float *src, size_t n)
 {
     unsigned char *const to = dst;
-    assert(nyb_dtype_is_float(dtype));
+    assert(nyb_dtype_is_float(dtype) || nyb_dtype_is_float8(dtype));
 
     if (dtype == NYB_F32) {
         memcpy(dst, src, n * sizeof(float));
+        return;
+    }
+    if (nyb_dtype_is_float8(dtype)) {
+        for (size_t i = 0; i < n; i++)
+            to[i] = dtype == NYB_F8_E4M3 ? nyb_e4m3_of_f32(src[i]) : nyb_e5m2_of_f32(src[i]);
         return;
     }
     for (size_t i = 0; i < n; i++) {
@@ -130,10 +199,14 @@ void nyb_narrow(void *dst, nyb_dtype dtype, const float *src, size_t n)
 
 float nyb_round_to(float value, nyb_dtype dtype)
 {
-    assert(nyb_dtype_is_float(dtype));
+    assert(nyb_dtype_is_float(dtype) || nyb_dtype_is_float8(dtype));
     if (dtype == NYB_BF16)
         return nyb_f32_of_bf16(nyb_bf16_of_f32(value));
     if (dtype == NYB_F16)
         return nyb_f32_of_f16(nyb_f16_of_f32(value));
+    if (dtype == NYB_F8_E4M3)
+        return nyb_f32_of_e4m3(nyb_e4m3_of_f32(value));
+    if (dtype == NYB_F8_E5M2)
+        return nyb_f32_of_e5m2(nyb_e5m2_of_f32(value));
     return value;
 }
