@@ -235,7 +235,7 @@ json_t *nyb_job_quantization_config(const nyb_job *job)
 
 void nyb_job_hash(const nyb_qweight *q, char text[NYB_HASH_TEXT])
 {
-    const uint64_t shape[] = {q->rows, q->cols, q->groups, q->bits};
+    const uint64_t shape[] = {q->rows, q->cols, q->groups, q->bits | (uint64_t) q->kind << 32};
     nyb_hash hash;
     nyb_hash_init(&hash);
     nyb_hash_add(&hash, shape, sizeof(shape));

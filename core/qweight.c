@@ -1,5 +1,6 @@
-#include "nybble/qweight.h"
+#include "core/qweight.h"
 
+#include "core/dtype.h"
 #include "core/memory.h"
 
 static nyb_status check(size_t rows, size_t cols, unsigned bits, size_t group_size, nyb_err *err)
@@ -53,8 +54,38 @@ void nyb_qweight_clear(nyb_qweight *q)
     *q = (nyb_qweight){0};
 }
 
+nyb_dtype nyb_code_dtype(nyb_code_kind kind)
+{
+    return kind == NYB_CODE_E4M3 ? NYB_F8_E4M3 : kind == NYB_CODE_E5M2 ? NYB_F8_E5M2 : NYB_I8;
+}
+
+void nyb_code_values(nyb_code_kind kind, float values[256])
+{
+    uint8_t codes[256];
+    for (unsigned c = 0; c < 256; c++)
+        codes[c] = (uint8_t) c;
+    nyb_widen(values, codes, nyb_code_dtype(kind), 256);
+}
+
+static void dequantize_floats(const nyb_qweight *q, size_t row0, nyb_mat out)
+{
+    float values[256];
+    nyb_code_values(q->kind, values);
+    for (size_t i = 0; i < out.rows; i++) {
+        const uint8_t *const codes = q->codes + (row0 + i) * q->cols;
+        const float *const scales = q->scales + (row0 + i) * q->groups;
+        float *const to = nyb_row(out, i);
+        for (size_t j = 0; j < q->cols; j++)
+            to[j] = scales[q->group_of[j]] * values[codes[j]];
+    }
+}
+
 void nyb_qweight_dequantize(const nyb_qweight *q, size_t row0, nyb_mat out)
 {
+    if (q->kind != NYB_CODE_INT) {
+        dequantize_floats(q, row0, out);
+        return;
+    }
     for (size_t i = 0; i < out.rows; i++) {
         const uint8_t *const codes = q->codes + (row0 + i) * q->cols;
         const float *const scales = q->scales + (row0 + i) * q->groups;
@@ -67,9 +98,20 @@ void nyb_qweight_dequantize(const nyb_qweight *q, size_t row0, nyb_mat out)
     }
 }
 
+nyb_status nyb_qweight_floats(float **out, const nyb_qweight *q, nyb_err *err)
+{
+    size_t count = 0;
+    *out = nyb_mul_size(q->rows, q->cols, &count) ? nyb_alloc_raw(count, sizeof(float)) : NULL;
+    if (!*out)
+        return nyb_no_memory(err, "a dequantised weight", q->rows, q->cols);
+    nyb_qweight_dequantize(q, 0, nyb_mat_of(*out, q->rows, q->cols));
+    return NYB_OK;
+}
+
 double nyb_qweight_bits(const nyb_qweight *q)
 {
+    const double share = q->scale_rows ? (double) q->scale_rows : 1.0;
     const double group_bits =
-        8.0 * (double) nyb_dtype_bytes(q->scale_dtype) + (q->symmetric ? 0.0 : q->bits);
+        8.0 * (double) nyb_dtype_bytes(q->scale_dtype) / share + (q->symmetric ? 0.0 : q->bits);
     return q->bits + group_bits * (double) q->groups / (double) q->cols;
 }

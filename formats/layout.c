@@ -37,8 +37,10 @@ nyb_layout_spec nyb_layout_spec_of(const nyb_qweight *q)
     return (nyb_layout_spec){
         .rows = q->rows,
         .cols = q->cols,
+        .kind = q->kind,
         .bits = q->bits,
         .group_size = q->groups == 1 && q->group_size == q->cols ? 0 : q->group_size,
+        .scale_rows = q->scale_rows > 1 ? q->scale_rows : 0,
         .symmetric = q->symmetric,
         .irregular = q->irregular,
         .scale_dtype = q->scale_dtype,

@@ -15,8 +15,10 @@ enum { NYB_LAYOUT_TENSORS = 6 }; // at most, for one layer
 // The shape of one quantised layer.
 typedef struct nyb_layout_spec {
     size_t rows, cols;
+    nyb_code_kind kind;
     unsigned bits;
     size_t group_size; // columns, 0: one group per channel
+    size_t scale_rows; // rows that share their scales, 0: one
     bool symmetric;
     bool irregular; // columns of a group do not lie together (activation order full)
     nyb_dtype scale_dtype;

@@ -30,6 +30,8 @@ static nyb_status check(const nyb_layout_spec *spec, const char *module, nyb_err
     const nyb_status status = nyb_layout_check_spec(spec, module, err);
     if (status != NYB_OK)
         return status;
+    if (spec->kind != NYB_CODE_INT || spec->scale_rows)
+        return nyb_fail(err, NYB_E_UNSUPPORTED, "'%s': only whole numbers can be packed", module);
     if (spec->irregular)
         return nyb_fail(err, NYB_E_UNSUPPORTED,
                         "'%s': readers of compressed-tensors no longer take columns in an order of "

@@ -35,6 +35,11 @@ static nyb_status check(const nyb_layout_spec *spec, const char *module, nyb_err
     const size_t factor = spec->bits == 3 ? 32 : 32 / (spec->bits ? spec->bits : 32);
     if (status != NYB_OK)
         return status;
+    if (spec->kind != NYB_CODE_INT || spec->scale_rows)
+        return nyb_fail(err, NYB_E_UNSUPPORTED,
+                        "'%s': gptq holds whole numbers with scales of each output, no 8-bit "
+                        "floats; use --format compressed-tensors",
+                        module);
     if (spec->scale_dtype != NYB_F16)
         return nyb_fail(err, NYB_E_ARG, "'%s': gptq stores scales as F16, not %s", module,
                         nyb_dtype_name(spec->scale_dtype));

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/dtype.h"
+#include "core/qweight.h"
 #include "formats/safetensors.h"
 
 nyb_status nyb_layer_fail(const nyb_layer *layer, const nyb_tensor *tensor, nyb_status status,
@@ -106,9 +107,24 @@ nyb_status nyb_layer_groups(nyb_qweight *q, const nyb_layer *layer, const nyb_te
     return NYB_OK;
 }
 
+// Floats that readers would not take for a weight.
+static nyb_status check_floats(const nyb_qweight *q, const char *module, nyb_err *err)
+{
+    float values[256];
+    nyb_code_values(q->kind, values);
+    for (size_t k = 0; k < q->rows * q->cols; k++) {
+        if (!isfinite(values[q->codes[k]]))
+            return nyb_fail(err, NYB_E_UNSUPPORTED, "'%s': row %zu, column %zu is %g", module,
+                            k / q->cols, k % q->cols, (double) values[q->codes[k]]);
+    }
+    return NYB_OK;
+}
+
 static nyb_status check_codes(const nyb_qweight *q, const char *module, nyb_err *err)
 {
     const unsigned limit = 1u << q->bits;
+    if (q->kind != NYB_CODE_INT)
+        return check_floats(q, module, err);
     for (size_t k = 0; k < q->rows * q->cols; k++) {
         if (q->codes[k] >= limit)
             return nyb_fail(err, NYB_E_UNSUPPORTED,
@@ -122,7 +138,8 @@ static nyb_status check_codes(const nyb_qweight *q, const char *module, nyb_err 
 static nyb_status check_zeros(const nyb_qweight *q, unsigned lowest, const char *module,
                               nyb_err *err)
 {
-    const unsigned first = q->symmetric ? 1u << (q->bits - 1) : lowest;
+    const bool floats = q->kind != NYB_CODE_INT;
+    const unsigned first = floats ? 0 : q->symmetric ? 1u << (q->bits - 1) : lowest;
     const unsigned last = q->symmetric ? first : (1u << q->bits) - 1;
     for (size_t k = 0; k < q->rows * q->groups; k++) {
         if (q->zeros[k] < first || q->zeros[k] > last)
@@ -164,6 +181,9 @@ nyb_status nyb_layout_check_spec(const nyb_layout_spec *spec, const char *module
     if (spec->bits != 2 && spec->bits != 3 && spec->bits != 4 && spec->bits != 8)
         return nyb_fail(err, NYB_E_ARG, "'%s': weight bits are %u, want 2, 3, 4 or 8", module,
                         spec->bits);
+    if (spec->kind != NYB_CODE_INT && (spec->bits != 8 || !spec->symmetric))
+        return nyb_fail(err, NYB_E_ARG, "'%s': floats of %u bits%s", module, spec->bits,
+                        spec->symmetric ? "" : " with zero points");
     if (spec->rows == 0 || spec->cols == 0 || spec->rows > INT32_MAX || spec->cols > INT32_MAX)
         return nyb_fail(err, NYB_E_ARG, "'%s': a weight of %zu x %zu cannot be packed", module,
                         spec->rows, spec->cols);
@@ -188,6 +208,7 @@ nyb_status nyb_layout_describe(nyb_tensor *out, const char *module, const char *
 
 bool nyb_layout_same_settings(const nyb_layout_spec *a, const nyb_layout_spec *b)
 {
-    return a->bits == b->bits && a->group_size == b->group_size && a->symmetric == b->symmetric &&
+    return a->kind == b->kind && a->bits == b->bits && a->scale_rows == b->scale_rows &&
+           a->group_size == b->group_size && a->symmetric == b->symmetric &&
            a->irregular == b->irregular;
 }

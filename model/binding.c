@@ -5,6 +5,7 @@
 
 #include "core/dtype.h"
 #include "core/memory.h"
+#include "core/qweight.h"
 
 static const char *shape_text(nyb_arena *arena, unsigned rank, const size_t *shape)
 {
@@ -46,6 +47,7 @@ nyb_status nyb_bind_linear(nyb_linear *out, nyb_model *m, bool biased, nyb_err *
     if (status != NYB_OK)
         return status;
     out->quantized = answer.layout != NULL;
+    out->kind = answer.spec.kind;
     out->bits = answer.spec.bits;
     out->group_size = answer.spec.group_size;
     out->transposed &= nyb_checkpoint_gguf(m->checkpoint) == NULL; // its writers turn them back
@@ -123,14 +125,16 @@ static nyb_status bind_projections(nyb_model *m, nyb_err *err)
     return status;
 }
 
-// Reads a quantised head's codes.
+// Reads a quantised head: whole numbers stay packed.
 static nyb_status pack_head(nyb_model *m, nyb_err *err)
 {
     nyb_qweight q;
     nyb_status status = nyb_quantization_read(&q, m->quantization, m->checkpoint, m->head.module,
                                               m->head.rows, m->head.cols, err);
-    if (status == NYB_OK)
+    if (status == NYB_OK && q.kind == NYB_CODE_INT)
         status = nyb_lowbit_init(&m->head_codes, &q, err);
+    else if (status == NYB_OK)
+        status = nyb_qweight_floats(&m->head_floats, &q, err);
     nyb_qweight_clear(&q);
     if (status != NYB_OK)
         return status;

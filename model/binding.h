@@ -43,8 +43,9 @@ struct nyb_model {
     nyb_outer outer;
     nyb_bound_block *blocks; // [config.blocks]
     nyb_linear head;
-    nyb_lowbit head_codes;
-    void *head_input; // of nyb_weight_input_bytes()
+    nyb_lowbit head_codes; // of a quantised head
+    float *head_floats;    // [rows, cols] instead, where its codes are floats
+    void *head_input;      // of nyb_weight_input_bytes()
 };
 
 nyb_columns nyb_columns_of(const nyb_model_config *config);

@@ -41,6 +41,7 @@ typedef struct head {
 // Rows [row0, row0 + out.rows) of a head that is not quantised.
 static nyb_status read_rows(const nyb_model *model, size_t row0, nyb_mat out, nyb_err *err)
 {
+    assert(!nyb_model_head(model)->quantized);
     return nyb_linear_widen(nyb_model_head(model), row0, out, err);
 }
 
@@ -49,7 +50,7 @@ static nyb_status read_rows(const nyb_model *model, size_t row0, nyb_mat out, ny
 static bool run_one(const head *h, size_t row0, nyb_mat rows, nyb_mat out)
 {
     nyb_weight_multiply_one(out.at, &h->weight, row0, rows.rows, &h->input);
-    return h->weight.codes ||
+    return nyb_model_head(h->model)->quantized ||
            nyb_vector_ops_get()->first_not_finite(out.at, rows.rows) == rows.rows ||
            read_rows(h->model, row0, rows, NULL) == NYB_OK;
 }
@@ -90,7 +91,7 @@ static void run_head_tile(void *arg, size_t index, unsigned worker)
     bool finite = true;
     if (h->in.rows == 1 && (h->weight.codes || h->weight.at))
         finite = run_one(h, row0, rows, out);
-    else if (h->weight.codes)
+    else if (nyb_model_head(h->model)->quantized)
         nyb_weight_multiply(out, h->in, &h->weight, row0, 0.0f, nyb_row(h->panels, worker));
     else
         finite = run_rows(h, row0, rows, out);

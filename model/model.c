@@ -74,6 +74,7 @@ void nyb_model_close(nyb_model *m)
     if (!m)
         return;
     nyb_lowbit_clear(&m->head_codes);
+    nyb_free(m->head_floats);
     nyb_free(m->head_input);
     nyb_quantization_close(m->quantization);
     nyb_checkpoint_close(m->checkpoint);
@@ -149,7 +150,10 @@ const nyb_linear *nyb_model_head(const nyb_model *m)
 nyb_weight nyb_model_head_weight(const nyb_model *m)
 {
     nyb_weight weight = {.rows = m->head.rows, .cols = m->head.cols};
-    if (m->head.quantized) {
+    if (m->head_floats) {
+        weight.at = m->head_floats;
+        weight.dtype = NYB_F32;
+    } else if (m->head.quantized) {
         weight.codes = &m->head_codes;
     } else if (nyb_linear_is_plain(&m->head)) {
         weight.at = m->head.weight->at;

@@ -18,8 +18,9 @@ typedef struct nyb_linear {
     size_t first;             // its rows start at this column of a transposed weight
     const nyb_tensor *bias;   // [rows] likewise; NULL: none
     bool quantized;
-    unsigned bits;     // of a quantised one
-    size_t group_size; // likewise; 0: one group a row
+    nyb_code_kind kind; // of a quantised one
+    unsigned bits;      // likewise
+    size_t group_size;  // likewise; 0: one group a row
 } nyb_linear;
 
 // Small tensors of a block that are no linear layers.

@@ -2,6 +2,7 @@
 
 #include "core/dtype.h"
 #include "core/memory.h"
+#include "core/qweight.h"
 #include "kernels/rows.h"
 #include "model/binding.h"
 
@@ -69,9 +70,9 @@ size_t nyb_stored_bytes(const nyb_model *model)
         for (size_t i = 0; i < nyb_linear_count(model, b); i++) {
             const nyb_linear *const l = nyb_linear_at(model, b, i);
             size_t some = 0;
-            if (l->quantized)
+            if (l->quantized && l->kind == NYB_CODE_INT)
                 some = nyb_lowbit_bytes(l->rows, l->cols, l->bits, l->group_size);
-            else if (!nyb_linear_is_plain(l))
+            else if (l->quantized || !nyb_linear_is_plain(l))
                 some = l->rows * l->cols * sizeof(float);
             if (!nyb_add_size(bytes, some, &bytes))
                 return SIZE_MAX;
@@ -123,10 +124,15 @@ nyb_status nyb_stored_load(nyb_stored *s, const nyb_model *model, size_t block, 
     nyb_status status =
         nyb_quantization_read(&q, nyb_model_quantization(model), nyb_model_checkpoint(model),
                               linear->module, linear->rows, linear->cols, err);
-    if (status == NYB_OK)
+    if (status == NYB_OK && q.kind == NYB_CODE_INT) {
         status = nyb_lowbit_init(&s->codes[index], &q, err);
+        weight->codes = &s->codes[index];
+    } else if (status == NYB_OK) {
+        nyb_free(s->copies[index]);
+        status = nyb_qweight_floats(&s->copies[index], &q, err);
+        weight->at = s->copies[index];
+    }
     nyb_qweight_clear(&q);
-    weight->codes = &s->codes[index];
     return status;
 }
 

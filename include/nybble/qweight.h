@@ -4,22 +4,32 @@
 // Element (i, j) of the dequantised weight is
 //     scales[i, g] * (codes[i, j] - zeros[i, g])    with g = group_of[j],
 // computed in f32: the subtraction of two small integers is exact, the product is rounded once.
+// Where codes are 8-bit floats it is scales[i, g] times the float.
 #ifndef NYB_QWEIGHT_H_
 #define NYB_QWEIGHT_H_
 
 #include "nybble/tensor.h"
 
+// What codes are.
+typedef enum nyb_code_kind {
+    NYB_CODE_INT = 0, // whole numbers
+    NYB_CODE_E4M3,    // the bits of an E4M3FN float
+    NYB_CODE_E5M2,    // the bits of an E5M2 float
+} nyb_code_kind;
+
 typedef struct nyb_qweight {
+    nyb_code_kind kind;
     size_t rows, cols;     // out_features, in_features
     size_t groups;         // groups of one row; 1: one per channel
     size_t group_size;     // columns of a full group, cols when groups is 1
-    unsigned bits;         // 2, 3, 4 or 8
-    bool symmetric;        // every zero is 2^(bits-1)
+    size_t scale_rows;     // adjacent rows that share their scales, from row 0 on; 0 is 1
+    unsigned bits;         // 2, 3, 4 or 8; of floats 8
+    bool symmetric;        // every zero is 2^(bits-1); of floats true
     bool irregular;        // group_of is not j / group_size: the file needs g_idx
     nyb_dtype scale_dtype; // every scale is exactly a value of this type
-    uint8_t *codes;        // [rows, cols] in [0, 2^bits)
+    uint8_t *codes;        // [rows, cols] in [0, 2^bits); of floats neither NaN nor infinite
     float *scales;         // [rows, groups] finite, > 0
-    uint8_t *zeros;        // [rows, groups] in [0, 2^bits)
+    uint8_t *zeros;        // [rows, groups] in [0, 2^bits); of floats 0
     uint32_t *group_of;    // [cols] in [0, groups)
 } nyb_qweight;
 
@@ -38,8 +48,8 @@ NYB_API void nyb_qweight_clear(nyb_qweight *q);
 // Writes the dequantised rows [row0, row0 + out.rows) into out [*, cols].
 NYB_API void nyb_qweight_dequantize(const nyb_qweight *q, size_t row0, nyb_mat out);
 
-// Bits a weight takes in memory: codes, scales (in scale_dtype), zeros (bits each, none when
-// symmetric), divided by rows * cols.
+// Bits a weight takes in a file: codes, scales (in scale_dtype, each once), zeros (bits each, none
+// when symmetric), divided by rows * cols.
 NYB_API double nyb_qweight_bits(const nyb_qweight *q);
 
 #endif // NYB_QWEIGHT_H_

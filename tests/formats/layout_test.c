@@ -439,7 +439,12 @@ static void mislabelled_versions_are_refused(void **state)
                          .scale_dtype = NYB_F16};
         const nyb_layout *const written = nyb_layout_by_name(i % 2 ? "gptq" : "gptq_v2");
         const nyb_layout *const claimed = nyb_layout_by_name(i % 2 ? "gptq_v2" : "gptq");
-        const nyb_layout_spec spec = {32, 64, s.bits, 32, true, false, NYB_F16};
+        const nyb_layout_spec spec = {.rows = 32,
+                                      .cols = 64,
+                                      .bits = s.bits,
+                                      .group_size = 32,
+                                      .symmetric = true,
+                                      .scale_dtype = NYB_F16};
         uint64_t seed = 9;
         folder f;
         nyb_checkpoint *c = NULL;
@@ -471,7 +476,12 @@ static void wrong_shapes_are_refused(void **state)
         write_layer(&f, layout, &q);
         assert_ok(nyb_checkpoint_open(&c, f.path, err));
         for (unsigned k = 0; k < 6; k++) {
-            nyb_layout_spec spec = {32, 64, 4, 32, false, false, NYB_F16};
+            nyb_layout_spec spec = {.rows = 32,
+                                    .cols = 64,
+                                    .bits = 4,
+                                    .group_size = 32,
+                                    .symmetric = false,
+                                    .scale_dtype = NYB_F16};
             spec.rows = k == 0 ? 64 : k == 1 ? (size_t) 1 << 40 : 32;
             spec.cols = k == 2 ? 96 : k == 3 ? (size_t) 1 << 31 : 64;
             spec.bits = k == 4 ? 8 : 4;
@@ -479,7 +489,12 @@ static void wrong_shapes_are_refused(void **state)
             assert_fails(layout->unpack(&back, c, "m.q", &spec, err), NYB_E_FORMAT, "want");
             assert_null(back.codes);
         }
-        const nyb_layout_spec spec = {32, 64, 4, 32, false, false, NYB_F16};
+        const nyb_layout_spec spec = {.rows = 32,
+                                      .cols = 64,
+                                      .bits = 4,
+                                      .group_size = 32,
+                                      .symmetric = false,
+                                      .scale_dtype = NYB_F16};
         assert_fails(layout->unpack(&back, c, "m.k", &spec, err), NYB_E_FORMAT, "has no tensor");
         nyb_checkpoint_close(c);
         nyb_qweight_clear(&q);
