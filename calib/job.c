@@ -132,6 +132,47 @@ static nyb_status read_samples(const nyb_context *ctx, nyb_job *job, nyb_err *er
     return nyb_samples_open(ctx, &job->samples, job->model, wanted, err);
 }
 
+// False when there is no memory.
+static bool describe_run(nyb_layout_run *out, const nyb_job *job, nyb_arena *arena)
+{
+    const size_t plain = nyb_model_plain_modules(job->model, NULL);
+    const char **const names = nyb_arena_alloc(arena, plain, sizeof(*names));
+    nyb_layout_module *const modules = nyb_arena_alloc(arena, job->count + plain, sizeof(*modules));
+    nyb_layout_run run = {.modules = modules, .count = job->count + plain};
+    if (!names || !modules)
+        return false;
+    for (size_t i = 0; i < job->count; i++) {
+        const nyb_job_layer *const layer = &job->layers[i];
+        const nyb_settings *const s = &layer->settings;
+        modules[i] = (nyb_layout_module){
+            .name = layer->linear->module, .quantized = !s->skip, .spec = layer->spec};
+        if (nyb_job_calibrates(layer)) {
+            run.damp = s->damping;
+            run.true_sequential = true;
+            run.static_groups |= s->static_groups;
+            run.group_aware_order |= s->order == NYB_ORDER_GROUP;
+        }
+    }
+    (void) nyb_model_plain_modules(job->model, names);
+    for (size_t i = 0; i < plain; i++)
+        modules[job->count + i].name = names[i];
+    *out = run;
+    return true;
+}
+
+static nyb_status check_run(const nyb_job *job, nyb_err *err)
+{
+    nyb_arena arena = {0};
+    nyb_layout_run run;
+    nyb_status status = NYB_OK;
+    if (job->layout->check_run && describe_run(&run, job, &arena))
+        status = job->layout->check_run(&run, err);
+    else if (job->layout->check_run)
+        status = nyb_no_memory(err, "layers", job->count, sizeof(*run.modules));
+    nyb_arena_clear(&arena);
+    return status;
+}
+
 nyb_status nyb_job_open(const nyb_context *ctx, nyb_job *out, const nyb_quantize_params *params,
                         nyb_err *err)
 {
@@ -145,6 +186,8 @@ nyb_status nyb_job_open(const nyb_context *ctx, nyb_job *out, const nyb_quantize
         status = check_source(out, err);
     if (status == NYB_OK)
         status = settle_layers(out, err);
+    if (status == NYB_OK)
+        status = check_run(out, err);
     if (status == NYB_OK)
         status = read_samples(ctx, out, err);
     if (status != NYB_OK)
@@ -207,28 +250,8 @@ nyb_solve_params nyb_job_solve(const nyb_job *job, const nyb_job_layer *layer)
 json_t *nyb_job_quantization_config(const nyb_job *job)
 {
     nyb_arena arena = {0};
-    const size_t plain = nyb_model_plain_modules(job->model, NULL);
-    const char **const names = nyb_arena_alloc(&arena, plain, sizeof(*names));
-    nyb_layout_module *const modules =
-        names ? nyb_arena_alloc(&arena, job->count + plain, sizeof(*modules)) : NULL;
-    nyb_layout_run run = {.modules = modules, .count = job->count + plain};
-    for (size_t i = 0; modules && i < job->count; i++) {
-        const nyb_job_layer *const layer = &job->layers[i];
-        const nyb_settings *const s = &layer->settings;
-        modules[i] = (nyb_layout_module){
-            .name = layer->linear->module, .quantized = !s->skip, .spec = layer->spec};
-        if (nyb_job_calibrates(layer)) {
-            run.damp = s->damping;
-            run.true_sequential = true;
-            run.static_groups |= s->static_groups;
-            run.group_aware_order |= s->order == NYB_ORDER_GROUP;
-        }
-    }
-    if (modules)
-        (void) nyb_model_plain_modules(job->model, names);
-    for (size_t i = 0; modules && i < plain; i++)
-        modules[job->count + i].name = names[i];
-    json_t *const config = modules ? job->layout->config(&run) : NULL;
+    nyb_layout_run run;
+    json_t *const config = describe_run(&run, job, &arena) ? job->layout->config(&run) : NULL;
     nyb_arena_clear(&arena);
     return config;
 }

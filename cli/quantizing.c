@@ -3,9 +3,9 @@
 static const char *const methods[] = {"gptq", "rtn", "int4", NULL};
 static const char *const orders[] = {"group", "none", "full", NULL};
 static const char *const formats[] = {
-    "compressed-tensors", "gptq",      "gptq_v2",   "gguf:Q4_0", "gguf:Q4_1", "gguf:Q5_0",
-    "gguf:Q5_1",          "gguf:Q8_0", "gguf:Q2_K", "gguf:Q3_K", "gguf:Q4_K", "gguf:Q5_K",
-    "gguf:Q6_K",          "gguf:F16",  "gguf:BF16", "gguf:F32",  NULL};
+    "compressed-tensors", "gptq",      "gptq_v2",   "awq",       "gguf:Q4_0", "gguf:Q4_1",
+    "gguf:Q5_0",          "gguf:Q5_1", "gguf:Q8_0", "gguf:Q2_K", "gguf:Q3_K", "gguf:Q4_K",
+    "gguf:Q5_K",          "gguf:Q6_K", "gguf:F16",  "gguf:BF16", "gguf:F32",  NULL};
 static const char *const bos_words[] = {"auto", "never", "always", NULL};
 
 const nyb_quantizing nyb_quantizing_defaults = {
@@ -94,6 +94,7 @@ const nyb_option nyb_quantizing_options[] = {
      .about =
          "How weights are packed. compressed-tensors (pack-quantized) is read by vLLM at 2 to "
          "8 bits and by transformers; gptq (v1) by the GPTQ family; gptq_v2 by GPTQModel; "
+         "awq (4 bits) by vLLM and AutoAWQ; "
          "gguf:TYPE "
          "is one file for llama.cpp, by --method rtn as llama-quantize rounds, or for Q4_0 and "
          "Q8_0 by gptq.",

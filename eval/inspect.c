@@ -234,6 +234,11 @@ static bool find_shape(const looking *l, nyb_inspect_layer *layer, const nyb_ten
         layer->cols = (size_t) integer_at(shape, 1);
         return true;
     }
+    if (strcmp(layer->layout, "awq") == 0) {
+        layer->rows = marker->shape[1] * 8;
+        layer->cols = marker->shape[0];
+        return true;
+    }
     const nyb_tensor *const order = part_of(l, layer->name, "g_idx");
     layer->rows = marker->shape[1];
     layer->cols = order && order->rank == 1 ? order->shape[0] : marker->shape[0] / layer->bits * 32;

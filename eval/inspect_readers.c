@@ -84,6 +84,22 @@ static bool gptq_odd_group(const nyb_inspect_layer *l)
     return is_any_gptq(l) && g != 0 && (g < 16 || g > 1024 || (g & (g - 1)) != 0);
 }
 
+static bool is_awq(const nyb_inspect_layer *l)
+{
+    return strcmp(l->layout, "awq") == 0;
+}
+
+static bool awq_odd_group(const nyb_inspect_layer *l)
+{
+    const size_t g = l->group_size;
+    return is_awq(l) && g != 0 && g != 32 && g != 64 && g != 128;
+}
+
+static bool awq_partial_group(const nyb_inspect_layer *l)
+{
+    return is_awq(l) && l->group_size != 0 && l->cols % l->group_size != 0;
+}
+
 static bool compressed_irregular(const nyb_inspect_layer *l)
 {
     return is_compressed(l) && l->irregular;
@@ -131,12 +147,16 @@ static const rule rules[] = {
     {VLLM, gptq_partial_group, NYB_LOADS_NOT, "wants whole groups"},
     {VLLM, gptq_off_tile, NYB_LOADS_IF,
      "on a GPU its kernels want inputs in multiples of 128 and outputs of 64"},
+    {VLLM, awq_odd_group, NYB_LOADS_NOT, "reads awq with group sizes -1, 32, 64 and 128 only"},
+    {VLLM, awq_partial_group, NYB_LOADS_NOT, "wants whole groups"},
     {VLLM, compressed_irregular, NYB_LOADS_NOT, "no longer reads weight_g_idx"},
     {VLLM, compressed_padded, NYB_LOADS_NOT,
      "reads 3 bits in the dense packing only; this is the older one"},
     {VLLM, compressed_partial_group, NYB_LOADS_NOT, "wants whole groups"},
 
     {TRANSFORMERS, is_any_gptq, NYB_LOADS_IF,
+     "with the packages optimum >= 1.24 and gptqmodel >= 1.4.3"},
+    {TRANSFORMERS, is_awq, NYB_LOADS_IF,
      "with the packages optimum >= 1.24 and gptqmodel >= 1.4.3"},
     {TRANSFORMERS, is_compressed, NYB_LOADS_IF, "with the package compressed-tensors >= 0.15"},
     {TRANSFORMERS, compressed_dense_three, NYB_LOADS_IF,
@@ -153,6 +173,7 @@ static const rule rules[] = {
     {GPTQMODEL, gptq_odd_rows, NYB_LOADS_NOT, "wants outputs in multiples of 32"},
     {GPTQMODEL, gptq_odd_group, NYB_LOADS_NOT, "knows the group sizes -1 and 16 to 1024 only"},
 
+    {LLAMA_CPP, is_awq, NYB_LOADS_NOT, "does not read awq"},
     {LLAMA_CPP, gptq_three_bits, NYB_LOADS_NOT, "reads gptq of 2, 4 and 8 bits only"},
     {LLAMA_CPP, is_gptq_v2, NYB_LOADS_NOT,
      "takes gptq_v2 for version 1: every zero point off by one"},

@@ -9,6 +9,7 @@ static const nyb_layout *const layouts[] = {
     &nyb_layout_compressed_tensors,
     &nyb_layout_gptq,
     &nyb_layout_gptq_v2,
+    &nyb_layout_awq,
 };
 
 enum { LAYOUT_COUNT = sizeof(layouts) / sizeof(layouts[0]) };

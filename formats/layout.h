@@ -40,7 +40,7 @@ typedef struct nyb_layout_run {
 } nyb_layout_run;
 
 typedef struct nyb_layout {
-    const char *name;     // "gptq", "gptq_v2", "compressed-tensors"
+    const char *name;     // "gptq", "gptq_v2", "compressed-tensors", "awq"
     const char *about;    // one line for help
     bool quantize_config; // config() is also written as quantize_config.json
     bool transposed;      // readers also put it into layers whose weights are [in, out]
@@ -58,6 +58,12 @@ typedef struct nyb_layout {
     // NYB_E_UNSUPPORTED  it cannot; err names the module, the reason and the way out.
     // NYB_E_ARG          the spec contradicts itself.
     nyb_status (*check)(const nyb_layout_spec *spec, const char *module, nyb_err *err);
+
+    // Whether one configuration can describe all of these layers, each of which passed check().
+    // NULL: always.
+    //
+    // NYB_E_UNSUPPORTED  it cannot; err names two modules, the reason and the way out.
+    nyb_status (*check_run)(const nyb_layout_run *run, nyb_err *err);
 
     // Describes the tensors of a layer that passed check(): names in the arena, dtypes, shapes.
     // *count receives how many. NYB_E_NOMEM: no room.

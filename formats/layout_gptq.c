@@ -111,11 +111,7 @@ static nyb_status pack(const nyb_qweight *q, void *const buffers[], unsigned off
         return status;
 
     nyb_pack_down(buffers[QWEIGHT], q->codes, q->rows, q->cols, q->bits);
-    for (size_t g = 0; g < q->groups; g++) {
-        for (size_t i = 0; i < q->rows; i++)
-            nyb_narrow((unsigned char *) buffers[SCALES] + (g * q->rows + i) * 2, NYB_F16,
-                       &q->scales[i * q->groups + g], 1);
-    }
+    nyb_layout_scales_down(buffers[SCALES], q);
     for (size_t j = 0; j < q->cols; j++) {
         const int32_t group = (int32_t) q->group_of[j];
         memcpy((unsigned char *) buffers[G_IDX] + j * sizeof(group), &group, sizeof(group));
@@ -250,16 +246,13 @@ static nyb_status unpack_parts(nyb_qweight *q, const nyb_layer *layer, unsigned 
 static nyb_status unpack(nyb_qweight *out, const nyb_layer *layer, const nyb_layout_spec *spec,
                          unsigned offset)
 {
-    // A group larger than the row is one group.
-    const size_t group = spec->group_size < spec->cols ? spec->group_size : 0;
     const nyb_tensor *codes = NULL;
     *out = (nyb_qweight){0};
     nyb_status status = find_codes(&codes, layer, spec);
     if (status == NYB_OK)
-        status = nyb_qweight_init(out, spec->rows, spec->cols, spec->bits, group, layer->err);
+        status = nyb_layer_init(out, spec, layer->err);
     if (status != NYB_OK)
         return status;
-    out->symmetric = spec->symmetric;
     nyb_unpack_down(out->codes, codes->at, out->rows, out->cols, out->bits);
     status = unpack_parts(out, layer, offset, spec->irregular);
     if (status != NYB_OK)

@@ -59,6 +59,14 @@ nyb_status nyb_layer_matrix(const nyb_layer *layer, const nyb_tensor *tensor, ny
     return status;
 }
 
+nyb_status nyb_layer_init(nyb_qweight *out, const nyb_layout_spec *spec, nyb_err *err)
+{
+    const size_t group = spec->group_size < spec->cols ? spec->group_size : 0;
+    const nyb_status status = nyb_qweight_init(out, spec->rows, spec->cols, spec->bits, group, err);
+    out->symmetric = spec->symmetric;
+    return status;
+}
+
 static nyb_status check_scale(const nyb_layer *layer, const nyb_tensor *tensor, float scale,
                               size_t row, size_t group)
 {
@@ -118,6 +126,14 @@ static nyb_status check_floats(const nyb_qweight *q, const char *module, nyb_err
                             k / q->cols, k % q->cols, (double) values[q->codes[k]]);
     }
     return NYB_OK;
+}
+
+void nyb_layout_scales_down(unsigned char *out, const nyb_qweight *q)
+{
+    for (size_t g = 0; g < q->groups; g++) {
+        for (size_t i = 0; i < q->rows; i++)
+            nyb_narrow(out + (g * q->rows + i) * 2, NYB_F16, &q->scales[i * q->groups + g], 1);
+    }
 }
 
 static nyb_status check_codes(const nyb_qweight *q, const char *module, nyb_err *err)

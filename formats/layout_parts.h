@@ -5,7 +5,8 @@
 
 #include "formats/layout.h"
 
-extern const nyb_layout nyb_layout_gptq, nyb_layout_gptq_v2, nyb_layout_compressed_tensors;
+extern const nyb_layout nyb_layout_gptq, nyb_layout_gptq_v2, nyb_layout_compressed_tensors,
+    nyb_layout_awq;
 
 // The quantization_config of each GPTQ version.
 json_t *nyb_layout_gptq_config(const nyb_layout_run *run);
@@ -36,6 +37,10 @@ NYB_NODISCARD nyb_status nyb_layer_get(const nyb_tensor **out, const nyb_layer *
 NYB_NODISCARD nyb_status nyb_layer_matrix(const nyb_layer *layer, const nyb_tensor *tensor,
                                           nyb_dtype dtype, size_t rows, size_t cols);
 
+// Allocates a layer of this spec, whose group may be larger than the row: then it is one group.
+NYB_NODISCARD nyb_status nyb_layer_init(nyb_qweight *out, const nyb_layout_spec *spec,
+                                        nyb_err *err);
+
 // Reads q->scales from a matrix, [rows, groups], or [groups, rows] when `down`, of f16, bf16 or
 // f32, and sets q->scale_dtype. Each has to be finite and above 0.
 NYB_NODISCARD nyb_status nyb_layer_scales(nyb_qweight *q, const nyb_layer *layer,
@@ -44,6 +49,9 @@ NYB_NODISCARD nyb_status nyb_layer_scales(nyb_qweight *q, const nyb_layer *layer
 // Reads q->group_of from an I32 vector and sets q->irregular. Each has to be below q->groups.
 NYB_NODISCARD nyb_status nyb_layer_groups(nyb_qweight *q, const nyb_layer *layer,
                                           const nyb_tensor *tensor);
+
+// Writes q->scales as F16 [groups, rows].
+void nyb_layout_scales_down(unsigned char *out, const nyb_qweight *q);
 
 // Codes, zeros and scales are what q's bits, symmetry and scale_dtype promise.
 NYB_NODISCARD nyb_status nyb_layout_check_values(const nyb_qweight *q, unsigned lowest_zero,

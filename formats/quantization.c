@@ -150,6 +150,7 @@ static const struct {
     nyb_status (*read)(nyb_quantization *q, const json_t *config, nyb_err *err);
 } readers[] = {
     {"gptq", nyb_rules_of_gptq},
+    {"awq", nyb_rules_of_awq},
     {"compressed-tensors", nyb_rules_of_compressed_tensors},
 };
 
@@ -171,9 +172,10 @@ static nyb_status read_config(nyb_quantization *q, const json_t *config, nyb_err
             return readers[i].read(q, config, err);
         }
     }
-    return nyb_fail(err, NYB_E_UNSUPPORTED,
-                    "%s: weights are quantised by '%s'; nybble reads gptq and compressed-tensors",
-                    q->name, method);
+    return nyb_fail(
+        err, NYB_E_UNSUPPORTED,
+        "%s: weights are quantised by '%s'; nybble reads gptq, awq and compressed-tensors", q->name,
+        method);
 }
 
 static nyb_status open_config(nyb_quantization **out, const json_t *config, const char *name,

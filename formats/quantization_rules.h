@@ -38,6 +38,7 @@ NYB_NODISCARD nyb_status nyb_rules_add(nyb_quantization *q, nyb_rule_kind kind, 
 
 // Each turns its method's configuration into rules.
 NYB_NODISCARD nyb_status nyb_rules_of_gptq(nyb_quantization *q, const json_t *config, nyb_err *err);
+NYB_NODISCARD nyb_status nyb_rules_of_awq(nyb_quantization *q, const json_t *config, nyb_err *err);
 NYB_NODISCARD nyb_status nyb_rules_of_compressed_tensors(nyb_quantization *q, const json_t *config,
                                                          nyb_err *err);
 

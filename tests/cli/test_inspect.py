@@ -87,7 +87,9 @@ def test_check_finds_what_is_not_a_number(nybble, tmp_path):
 
 
 @pytest.mark.parametrize("quantization, fault", [
-    ({"quant_method": "awq", "bits": 4, "group_size": 128}, "awq"),
+    ({"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemv_fast"}, "gemv_fast"),
+    ({"quant_method": "awq", "bits": 3, "group_size": 128, "version": "gemm"}, "3-bit"),
+    ({"quant_method": "hqq", "bits": 4, "group_size": 128}, "hqq"),
     ({"quant_method": "gptq", "bits": 4, "group_size": 128, "checkpoint_format": "gptq_p"}, "gptq_p"),
     ({"quant_method": "compressed-tensors", "format": "nvfp4-pack-quantized"}, "nvfp4"),
 ])

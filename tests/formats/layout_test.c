@@ -247,11 +247,28 @@ static void compressed_layers_come_back(void **state)
     }
 }
 
+static void awq_layers_come_back(void **state)
+{
+    static const size_t groups[] = {0, 32, 64, 128};
+    uint64_t seed = 9;
+    (void) state;
+    for (unsigned round = 0; round < 128; round++) {
+        const size_t group = groups[round % 4];
+        const shape s = {.rows = 8 * (1 + nyb_random_below(&seed, 9)),
+                         .cols = group ? group * (1 + nyb_random_below(&seed, 3))
+                                       : 1 + nyb_random_below(&seed, 99),
+                         .group = group,
+                         .bits = 4,
+                         .scale_dtype = NYB_F16};
+        round_trip(nyb_layout_by_name("awq"), &s, &seed);
+    }
+}
+
 // The table of layouts is whole and every entry is found by its name.
 static void layouts_are_complete(void **state)
 {
     (void) state;
-    assert_int_equal(nyb_layout_count(), 3);
+    assert_int_equal(nyb_layout_count(), 4);
     for (size_t i = 0; i < nyb_layout_count(); i++) {
         const nyb_layout *const layout = nyb_layout_at(i);
         assert_ptr_equal(nyb_layout_by_name(layout->name), layout);
@@ -294,6 +311,20 @@ static void what_readers_cannot_take_is_refused(void **state)
     s = good, s.irregular = true;
     assert_ok(check("gptq", s, err));
     assert_fails(check("compressed-tensors", s, err), NYB_E_UNSUPPORTED, "--activation-order");
+    s = good, s.bits = 8;
+    assert_fails(check("awq", s, err), NYB_E_UNSUPPORTED, "8-bit ones");
+    s = good, s.bits = 8, s.kind = NYB_CODE_E4M3;
+    assert_fails(check("awq", s, err), NYB_E_UNSUPPORTED, "8-bit floats");
+    s = good, s.irregular = true;
+    assert_fails(check("awq", s, err), NYB_E_UNSUPPORTED, "order of their own");
+    s = good, s.rows = 60;
+    assert_fails(check("awq", s, err), NYB_E_UNSUPPORTED, "8 output features");
+    s = good, s.group_size = 16;
+    assert_fails(check("awq", s, err), NYB_E_UNSUPPORTED, "not 16");
+    s = good, s.cols = 80;
+    assert_fails(check("awq", s, err), NYB_E_UNSUPPORTED, "80 columns");
+    s = good, s.scale_dtype = NYB_F32;
+    assert_fails(check("awq", s, err), NYB_E_ARG, "F16");
     s = good, s.symmetric = false, s.rows = 8;
     assert_fails(check("compressed-tensors", s, err), NYB_E_UNSUPPORTED, "8 outputs");
     s = good, s.scale_dtype = NYB_BF16;
@@ -510,6 +541,7 @@ int main(void)
         cmocka_unit_test(packing_down_is_packing_transposed),
         cmocka_unit_test(gptq_layers_come_back),
         cmocka_unit_test(compressed_layers_come_back),
+        cmocka_unit_test(awq_layers_come_back),
         cmocka_unit_test(layouts_are_complete),
         cmocka_unit_test(what_readers_cannot_take_is_refused),
         cmocka_unit_test(values_that_do_not_fit_are_refused),

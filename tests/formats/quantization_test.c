@@ -240,8 +240,8 @@ static void written_configurations_are_read(void **state)
 {
     (void) state;
     for (size_t i = 0; i < nyb_layout_count(); i++) {
-        for (size_t count = 1; count <= MODULES; count++) {
-            const nyb_layout *const layout = nyb_layout_at(i);
+        const nyb_layout *const layout = nyb_layout_at(i);
+        for (size_t count = layout->check_run ? MODULES + 1 : 1; count <= MODULES; count++) {
             const nyb_layout_run run = {.modules = modules, .count = count, .damp = 0.01};
             json_t *const config = json_pack("{s:o}", "quantization_config", layout->config(&run));
             nyb_quantization *q = NULL;
@@ -253,6 +253,28 @@ static void written_configurations_are_read(void **state)
             json_decref(config);
         }
     }
+}
+
+// AWQ has one setting for all layers, and lists those that it leaves out.
+static void awq_has_one_setting(void **state)
+{
+    const nyb_layout_spec spec = {
+        .rows = 64, .cols = 64, .bits = 4, .group_size = 32, .scale_dtype = NYB_F16};
+    nyb_layout_module some[] = {
+        {"m.layers.0.q", true, spec}, {"m.layers.0.k", true, spec}, {"lm_head", false, {0}}};
+    const nyb_layout_run run = {.modules = some, .count = 3};
+    const nyb_layout *const layout = nyb_layout_by_name("awq");
+    json_t *const config = json_pack("{s:o}", "quantization_config", layout->config(&run));
+    nyb_quantization *q = NULL;
+    (void) state;
+    assert_ok(layout->check_run(&run, err));
+    assert_ok(nyb_quantization_open(&q, config, "config.json", err));
+    for (size_t k = 0; k < 3; k++)
+        check_module(layout, q, &some[k]);
+    nyb_quantization_close(q);
+    json_decref(config);
+    some[1].spec.group_size = 64;
+    assert_fails(layout->check_run(&run, err), NYB_E_UNSUPPORTED, "one group size");
 }
 
 static void folders_are_asked(void **state)
@@ -284,6 +306,7 @@ int main(void)
         cmocka_unit_test(what_is_not_understood_is_refused),
         cmocka_unit_test(hostile_patterns_end),
         cmocka_unit_test(written_configurations_are_read),
+        cmocka_unit_test(awq_has_one_setting),
         cmocka_unit_test(folders_are_asked),
     };
     return cmocka_run_group_tests_name("quantization", tests, NULL, NULL);

@@ -1,0 +1,190 @@
+"""Checkpoints that are quantised already: layouts as input, `nybble convert`, and quantised sources
+of `nybble quantize`. Every layout is packed and unpacked here anew, from its description."""
+import json
+import pathlib
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.numpy import load_file as load_numpy
+from safetensors.numpy import save_file as save_numpy
+from safetensors.torch import load_file, save_file
+
+AWQ_ORDER = [0, 2, 4, 6, 1, 3, 5, 7]
+
+
+# ---- AWQ, for this test alone ---------------------------------------------------------------
+
+def awq_pack(values):
+    """[n, outputs] numbers below 16 to I32 [n, outputs / 8]."""
+    words = np.zeros((values.shape[0], values.shape[1] // 8), np.uint32)
+    for i, column in enumerate(AWQ_ORDER):
+        words |= values[:, column::8].astype(np.uint32) << np.uint32(4 * i)
+    return words.view(np.int32)
+
+
+def awq_unpack(words):
+    out = np.zeros((words.shape[0], words.shape[1] * 8), np.uint8)
+    for i, column in enumerate(AWQ_ORDER):
+        out[:, column::8] = words.view(np.uint32) >> np.uint32(4 * i) & 15
+    return out
+
+
+def awq_tensors(module, codes, zeros, scales):
+    """codes [N, K], zeros and scales [N, G]."""
+    return {module + ".qweight": awq_pack(codes.T), module + ".qzeros": awq_pack(zeros.T),
+            module + ".scales": np.ascontiguousarray(scales.T).astype(np.float16)}
+
+
+def awq_decode(tensors, module):
+    """codes [N, K], zeros and scales [N, G]."""
+    return (awq_unpack(tensors[module + ".qweight"]).T, awq_unpack(tensors[module + ".qzeros"]).T,
+            tensors[module + ".scales"].T.astype(np.float32))
+
+
+def dequantized(codes, zeros, scales, group):
+    each = np.arange(codes.shape[1]) // (group or codes.shape[1])
+    return scales[:, each] * (codes.astype(np.float32) - zeros[:, each].astype(np.float32))
+
+
+def awq_config(group, skip=("lm_head",), **more):
+    return {"quant_method": "awq", "bits": 4, "group_size": group or -1, "zero_point": True,
+            "version": "gemm", "modules_to_not_convert": list(skip), **more}
+
+
+# ---- Models ---------------------------------------------------------------------------------
+
+LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """A small random Llama whose widths suit every layout."""
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    torch.manual_seed(3)
+    config = transformers.LlamaConfig(
+        vocab_size=160, hidden_size=128, intermediate_size=256, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128,
+        tie_word_embeddings=False)
+    model = transformers.LlamaForCausalLM(config)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.randn_like(p) * (0.6 if p.ndim == 1 else 0.12) + (p.ndim == 1))
+    model.float().save_pretrained(folder)
+    return folder
+
+
+def modules_of(tensors):
+    return [n[: -len(".weight")] for n in tensors if n.split(".")[-2] in LINEARS]
+
+
+def write_model(source, out, tensors, config):
+    """A folder with these tensors and this quantization_config."""
+    out.mkdir(parents=True)
+    whole = json.loads((source / "config.json").read_text())
+    whole["quantization_config"] = config
+    (out / "config.json").write_text(json.dumps(whole))
+    save_file({n: torch.as_tensor(t).contiguous() for n, t in tensors.items()},
+              out / "model.safetensors", {"format": "pt"})
+    return out
+
+
+def random_grid(rng, shape, group, bits=4, lowest=0):
+    """Codes, zeros and f16 scales of a layer."""
+    groups = -(-shape[1] // (group or shape[1]))
+    codes = rng.integers(0, 1 << bits, shape).astype(np.uint8)
+    zeros = rng.integers(lowest, 1 << bits, (shape[0], groups)).astype(np.uint8)
+    scales = (rng.uniform(0.004, 0.02, zeros.shape)).astype(np.float16).astype(np.float32)
+    return codes, zeros, scales
+
+
+def awq_model(tiny, out, group, seed=1, symmetric=False):
+    """The model in AWQ layout, and the same with plain f32 weights."""
+    rng = np.random.default_rng(seed)
+    plain = load_file(tiny / "model.safetensors")
+    packed = dict(plain)
+    for module in modules_of(plain):
+        shape = tuple(plain[module + ".weight"].shape)
+        codes, zeros, scales = random_grid(rng, shape, group)
+        zeros = np.full_like(zeros, 8) if symmetric else zeros
+        del packed[module + ".weight"]
+        packed |= awq_tensors(module, codes, zeros, scales)
+        plain[module + ".weight"] = torch.from_numpy(dequantized(codes, zeros, scales, group))
+    return write_model(tiny, out, packed, awq_config(group)), plain
+
+
+def logits_of(nybble, folder, tmp_path):
+    ids = np.random.default_rng(7).integers(3, 160, (2, 48)).astype(np.int64)
+    np.save(tmp_path / "ids.npy", ids)
+    nybble("logits", folder, "--tokens", tmp_path / "ids.npy", "-o", tmp_path / "l.npy")
+    return ids, np.load(tmp_path / "l.npy")
+
+
+def assert_runs_as(nybble, folder, source, plain, tmp_path, bound=2e-5):
+    """The folder's logits are those of transformers with the plain weights, in f32."""
+    ids, got = logits_of(nybble, folder, tmp_path)
+    config = transformers.AutoConfig.from_pretrained(source)
+    model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
+    missing = model.load_state_dict({n: torch.as_tensor(t).float() for n, t in plain.items()},
+                                    strict=False)
+    assert not missing.unexpected_keys and not missing.missing_keys
+    with torch.no_grad():
+        want = model(torch.from_numpy(ids)).logits.numpy()
+    off = np.abs(got - want).max() / np.abs(want).max()
+    print(f"logits off by {off:.2e} of the largest (bound {bound:g})")
+    assert off <= bound
+
+
+# ---- Readers --------------------------------------------------------------------------------
+
+@pytest.fixture(scope="session")
+def driver(program):
+    path = pathlib.Path(program).parents[1] / "tests" / "formats" / "layout_driver"
+
+    def run(*args):
+        subprocess.run([path, *map(str, args)], check=True, capture_output=True)
+
+    return run
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_awq_of_any_shape_is_read(driver, tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    group = [0, 32, 64, 128][seed % 4]
+    shape = (8 * int(rng.integers(1, 40)), (group or 7) * int(rng.integers(1, 6)))
+    codes, zeros, scales = random_grid(rng, shape, group)
+    (tmp_path / "out").mkdir()
+    save_numpy(awq_tensors("m.q", codes, zeros, scales), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": awq_config(group)}))
+    driver("read", tmp_path, "m.q", *shape, tmp_path / "out")
+    for name, want in (("codes", codes), ("zeros", zeros), ("scales", scales)):
+        assert np.array_equal(np.load(tmp_path / "out" / f"{name}.npy"), want), name
+
+
+@pytest.mark.parametrize("group", [0, 32, 128])
+def test_awq_runs_as_its_weights(nybble, tiny, tmp_path, group):
+    folder, plain = awq_model(tiny, tmp_path / "awq", group)
+    assert_runs_as(nybble, folder, tiny, plain, tmp_path)
+    found = json.loads(nybble("inspect", folder, "--check", "--layers",
+                              "--json").stdout)
+    assert found["method"] == "awq" and found["faults"] == 0
+    assert sum(layer.get("layout") == "awq" for layer in found["layers"]) == 14
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_awq_is_written(nybble, tiny, tmp_path, symmetric):
+    more = [] if symmetric else ["--asymmetric"]
+    nybble("quantize", tiny, "-o", tmp_path / "out", "-m", "rtn", "-f", "awq", "-g", 64, *more)
+    nybble("quantize", tiny, "-o", tmp_path / "v2", "-m", "rtn", "-f", "gptq_v2", "-g", 64, *more)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
+    assert config == awq_config(64)
+    tensors = load_numpy(tmp_path / "out" / "model.safetensors")
+    plain = {n: t for n, t in tensors.items() if n.endswith((".weight", ".bias"))}
+    for module in modules_of(load_file(tiny / "model.safetensors")):
+        codes, zeros, scales = awq_decode(tensors, module)
+        assert not symmetric or (zeros == 8).all()
+        plain[module + ".weight"] = dequantized(codes, zeros, scales, 64)
+    assert_runs_as(nybble, tmp_path / "v2", tiny, plain, tmp_path)
+    assert_runs_as(nybble, tmp_path / "out", tiny, plain, tmp_path)
