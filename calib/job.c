@@ -39,7 +39,7 @@ static nyb_status check_layer(const nyb_job *job, const nyb_job_layer *layer, ny
                         "'%s': group size %zu is more than its %zu columns; use --group-size -1 "
                         "or a smaller one",
                         l->module, layer->settings.group_size, l->cols);
-    return job->layout->check(&layer->spec, l->module, err);
+    return layer->layout->check(&layer->spec, l->module, err);
 }
 
 static nyb_status settle_layer(nyb_job *job, nyb_job_layer *layer, nyb_err *err)
@@ -53,6 +53,8 @@ static nyb_status settle_layer(nyb_job *job, nyb_job_layer *layer, nyb_err *err)
     if (job->rounded++ == 0 && l->weight)
         job->dtype = l->weight->dtype;
     job->calibrated |= nyb_job_calibrates(layer);
+    layer->layout =
+        s->method == NYB_METHOD_INT8 && job->layout->bytes ? job->layout->bytes : job->layout;
     layer->spec = (nyb_layout_spec){
         .rows = l->rows,
         .cols = l->cols,
@@ -144,8 +146,10 @@ static bool describe_run(nyb_layout_run *out, const nyb_job *job, nyb_arena *are
     for (size_t i = 0; i < job->count; i++) {
         const nyb_job_layer *const layer = &job->layers[i];
         const nyb_settings *const s = &layer->settings;
-        modules[i] = (nyb_layout_module){
-            .name = layer->linear->module, .quantized = !s->skip, .spec = layer->spec};
+        modules[i] = (nyb_layout_module){.name = layer->linear->module,
+                                         .quantized = !s->skip,
+                                         .spec = layer->spec,
+                                         .layout = layer->layout};
         if (nyb_job_calibrates(layer)) {
             run.damp = s->damping;
             run.true_sequential = true;

@@ -12,7 +12,8 @@ typedef struct nyb_job_layer {
     const nyb_linear *linear;
     size_t block, index; // index among the block's linears
     nyb_settings settings;
-    nyb_layout_spec spec; // unset when skipped
+    const nyb_layout *layout; // the job's, or another format of it; what follows is unset as well
+    nyb_layout_spec spec;     // when it is skipped
 } nyb_job_layer;
 
 typedef struct nyb_job {

@@ -5,7 +5,7 @@
 #include "core/status.h"
 #include "nybble/solve.h"
 
-static const char *const method_names[NYB_METHOD_COUNT] = {"gptq", "rtn", "int4"};
+static const char *const method_names[NYB_METHOD_COUNT] = {"gptq", "rtn", "int4", "int8"};
 static const char *const order_names[] = {
     [NYB_ORDER_GROUP] = "group", [NYB_ORDER_NONE] = "none", [NYB_ORDER_FULL] = "full"};
 
@@ -55,6 +55,23 @@ static nyb_status measure(const nyb_context *ctx, const nyb_hessian *hessian, ny
     return status;
 }
 
+// The grid of a method that has one of its own.
+static nyb_grid_params grid_of(const nyb_solve_params *params)
+{
+    const nyb_grid_params asked = params->gptq.grid;
+    if (params->method == NYB_METHOD_RTN)
+        return asked;
+    if (params->method == NYB_METHOD_INT4 && asked.group_size)
+        return (nyb_grid_params){.kind = NYB_GRID_EXTREMES,
+                                 .bits = 4,
+                                 .group_size = asked.group_size,
+                                 .scale_dtype = asked.scale_dtype,
+                                 .lowest_zero = asked.lowest_zero};
+    return (nyb_grid_params){.kind = NYB_GRID_ABSMAX,
+                             .bits = params->method == NYB_METHOD_INT4 ? 4 : 8,
+                             .scale_dtype = asked.scale_dtype};
+}
+
 static nyb_status round_layer(const nyb_context *ctx, const nyb_hessian *hessian, nyb_mat w,
                               const nyb_solve_params *params, nyb_qweight *out,
                               nyb_gptq_report *report, nyb_err *err)
@@ -66,10 +83,7 @@ static nyb_status round_layer(const nyb_context *ctx, const nyb_hessian *hessian
                               .output_energy = none,
                               .relative_error = none,
                               .solver_loss = none};
-    nyb_grid_params grid = params->gptq.grid;
-    if (params->method == NYB_METHOD_INT4)
-        grid = (nyb_grid_params){
-            .kind = NYB_GRID_ABSMAX, .bits = 4, .scale_dtype = params->gptq.grid.scale_dtype};
+    const nyb_grid_params grid = grid_of(params);
 
     nyb_status status = nyb_round_nearest(ctx, out, w, &grid, err);
     if (status == NYB_OK && hessian && report)
@@ -91,10 +105,10 @@ nyb_status nyb_solve_layer(const nyb_context *ctx, nyb_solve_input input, nyb_ma
                            nyb_gptq_report *report, nyb_err *err)
 {
     *out = (nyb_qweight){0};
-    if (params->method == NYB_METHOD_RTN || params->method == NYB_METHOD_INT4)
-        return round_layer(ctx, input.hessian, w, params, out, report, err);
-    if (params->method != NYB_METHOD_GPTQ)
+    if ((unsigned) params->method >= NYB_METHOD_COUNT)
         return nyb_fail(err, NYB_E_ARG, "method is %d", (int) params->method);
+    if (params->method != NYB_METHOD_GPTQ)
+        return round_layer(ctx, input.hessian, w, params, out, report, err);
     if (!input.factor)
         return nyb_fail(err, NYB_E_ARG, "gptq needs the factor of a hessian");
     return nyb_gptq_solve(ctx, input.factor, w, &params->gptq, out, report, err);

@@ -49,8 +49,8 @@ static nyb_status plan_layers(const nyb_job *job, const nyb_tensor *tensor, nyb_
         size_t made = 0;
         if (layer->linear->weight != tensor)
             continue;
-        const nyb_status status = job->layout->tensors(tensors + *count, &made, &layer->spec,
-                                                       layer->linear->module, arena, err);
+        const nyb_status status = layer->layout->tensors(tensors + *count, &made, &layer->spec,
+                                                         layer->linear->module, arena, err);
         if (status != NYB_OK)
             return status;
         *count += made;
@@ -247,6 +247,13 @@ static nyb_status fill(nyb_output *out, const json_t *run, nyb_err *err)
     return status == NYB_OK ? nyb_journal_ready(&out->journal, err) : status;
 }
 
+// Whether a tensor of the output is one of the source. A layer's may have the name of its source.
+static bool is_copied(const nyb_job *job, const char *name)
+{
+    const nyb_tensor *const source = nyb_checkpoint_find(nyb_model_checkpoint(job->model), name);
+    return source && !layer_of(job, source);
+}
+
 // Tells the store what the journal knows to be in place.
 static nyb_status mark_done(nyb_output *out, const nyb_tensor *tensors, size_t count, nyb_err *err)
 {
@@ -260,8 +267,7 @@ static nyb_status mark_done(nyb_output *out, const nyb_tensor *tensors, size_t c
             const size_t length = strlen(module);
             pending = layer->block >= done && !layer->settings.skip &&
                       strncmp(tensors[i].name, module, length) == 0 &&
-                      tensors[i].name[length] == '.' &&
-                      !nyb_checkpoint_find(nyb_model_checkpoint(job->model), tensors[i].name);
+                      tensors[i].name[length] == '.' && !is_copied(job, tensors[i].name);
         }
         const nyb_status status =
             pending ? NYB_OK : nyb_store_mark(out->store, tensors[i].name, err);
@@ -352,7 +358,7 @@ nyb_status nyb_output_open(const nyb_context *ctx, nyb_output *out, const nyb_jo
 nyb_status nyb_output_put(nyb_output *out, const nyb_job_layer *layer, const nyb_qweight *q,
                           nyb_err *err)
 {
-    return nyb_layout_put(out->job->layout, out->store, layer->linear->module, q, err);
+    return nyb_layout_put(layer->layout, out->store, layer->linear->module, q, err);
 }
 
 nyb_status nyb_output_commit(nyb_output *out, json_t *line, nyb_err *err)

@@ -3,11 +3,58 @@
 #include <fnmatch.h>
 #include <string.h>
 
+// What a mode is: bits that cannot be chosen, and whether it knows groups. Methods that are no modes
+// leave all that to the settings.
+typedef struct mode {
+    unsigned bits; // 0: no mode
+    bool groups;
+} mode;
+
+static const mode modes[NYB_METHOD_COUNT] = {
+    [NYB_METHOD_INT4] = {.bits = 4, .groups = true},
+    [NYB_METHOD_INT8] = {.bits = 8},
+};
+
+// A change of method brings the new one's defaults: settings of another kind of method say nothing
+// about it.
+static void change_method(nyb_settings *s, nyb_method method)
+{
+    const nyb_settings defaults = NYB_SETTINGS_DEFAULTS;
+    const unsigned before = modes[s->method].bits, bits = modes[method].bits;
+    s->method = method;
+    if (before == bits)
+        return;
+    s->bits = bits ? bits : defaults.bits;
+    s->group_size = bits ? 0 : defaults.group_size;
+    s->symmetric = true;
+    s->scale_search = false;
+}
+
 // Where a setting's errors come from: the recipe's file and key, or the caller.
 typedef struct source {
     const json_t *object;
     const char *path;
 } source;
+
+static nyb_status check_mode(const nyb_settings *s, const char *where, nyb_err *err)
+{
+    const mode *const m = &modes[s->method];
+    const char *const name = nyb_method_name(s->method);
+    if (m->bits && s->bits != m->bits)
+        return nyb_fail(err, NYB_E_ARG, "%s: method %s has %u bits, not %u; use rtn", where, name,
+                        m->bits, s->bits);
+    if (m->bits && s->group_size && !m->groups)
+        return nyb_fail(err, NYB_E_ARG,
+                        "%s: method %s has one scale per output channel, not groups of %zu; use "
+                        "rtn",
+                        where, name, s->group_size);
+    if (m->bits && (!s->symmetric || s->scale_search))
+        return nyb_fail(err, NYB_E_ARG,
+                        "%s: method %s takes its scales from the largest weight, and has zero "
+                        "points where it has groups; for another choice use rtn",
+                        where, name);
+    return NYB_OK;
+}
 
 static nyb_status check(const nyb_settings *s, const char *where, nyb_err *err)
 {
@@ -21,10 +68,7 @@ static nyb_status check(const nyb_settings *s, const char *where, nyb_err *err)
     if (!(s->damping > 0.0 && s->damping < 1.0))
         return nyb_fail(err, NYB_E_ARG, "%s: damping is %g, want a fraction between 0 and 1", where,
                         s->damping);
-    if (s->method == NYB_METHOD_INT4 && s->bits != 4)
-        return nyb_fail(err, NYB_E_ARG, "%s: method int4 has 4 bits, not %u; use rtn", where,
-                        s->bits);
-    return NYB_OK;
+    return check_mode(s, where, err);
 }
 
 static nyb_status no_value(source from, const char *key, const char *word, nyb_err *err)
@@ -40,8 +84,13 @@ static nyb_status take_method(source from, nyb_settings *s, nyb_err *err)
     if (status != NYB_OK || !word)
         return status;
     s->skip = strcmp(word, "none") == 0;
-    return s->skip || nyb_method_by_name(word, &s->method) ? NYB_OK
-                                                           : no_value(from, "method", word, err);
+    if (s->skip)
+        return NYB_OK;
+    nyb_method method = s->method;
+    if (!nyb_method_by_name(word, &method))
+        return no_value(from, "method", word, err);
+    change_method(s, method);
+    return NYB_OK;
 }
 
 static nyb_status take_order(source from, nyb_gptq_order *out, nyb_err *err)
@@ -118,14 +167,11 @@ static nyb_status take_settings(source from, nyb_settings *s, nyb_err *err)
     return status;
 }
 
-// int4 is one symmetric scale per channel, whatever was said about groups for other methods.
+// What a mode does with groups is not for the caller to say: they have zero points.
 static nyb_settings settled(nyb_settings s)
 {
-    if (s.method == NYB_METHOD_INT4) {
-        s.group_size = 0;
-        s.symmetric = true;
-        s.scale_search = false;
-    }
+    if (modes[s.method].bits && s.group_size)
+        s.symmetric = false;
     return s;
 }
 
@@ -133,7 +179,8 @@ static void apply_given(nyb_settings *to, const nyb_quantize_params *params)
 {
     const nyb_settings *const s = &params->settings;
     const unsigned given = params->given;
-    to->method = given & NYB_SETTING_METHOD ? s->method : to->method;
+    if (given & NYB_SETTING_METHOD)
+        change_method(to, s->method);
     to->skip = to->skip && !(given & NYB_SETTING_METHOD);
     to->bits = given & NYB_SETTING_BITS ? s->bits : to->bits;
     to->group_size = given & NYB_SETTING_GROUP_SIZE ? s->group_size : to->group_size;
@@ -182,13 +229,6 @@ static nyb_status merge(nyb_recipe *r, const nyb_quantize_params *params, nyb_er
             return status;
     }
     apply_given(&r->general, params);
-    if (r->general.method == NYB_METHOD_INT4 &&
-        ((params->given & NYB_SETTING_GROUP_SIZE && params->settings.group_size != 0) ||
-         (params->given & NYB_SETTING_SYMMETRIC && !params->settings.symmetric) ||
-         (params->given & NYB_SETTING_SCALE_SEARCH && params->settings.scale_search)))
-        return nyb_fail(err, NYB_E_ARG,
-                        "method int4 is one symmetric scale per channel from the largest weight; "
-                        "for groups, zero points or a scale search use rtn");
     const nyb_status status = check(&r->general, "settings", err);
     return status == NYB_OK ? check_modules(r->document, r->general, r->path, err) : status;
 }

@@ -18,7 +18,7 @@ typedef struct options {
 } options;
 
 // In the order of nyb_method, nyb_gptq_order and nyb_dtype.
-static const char *const methods[] = {"gptq", "rtn", "int4", NULL};
+static const char *const methods[] = {"gptq", "rtn", "int4", "int8", NULL};
 static const char *const orders[] = {"group", "none", "full", NULL};
 static const char *const dtypes[] = {"f32", "f16", "bf16", NULL};
 
@@ -36,8 +36,9 @@ static const nyb_option table[] = {
     {"force", 0, NYB_OPTION_FLAG, NYB_INTO(options, force),
      .about = "Replace the results of an earlier solve."},
     {"method", 'm', NYB_OPTION_CHOICE, NYB_INTO(options, method), .choices = methods,
-     .about = "gptq; rtn: plain rounding on the same grid; int4: plain rounding as Keras does it, "
-              "with one symmetric scale a channel.",
+     .about =
+         "gptq; rtn: plain rounding on the same grid; int4, int8: plain rounding as Keras does "
+         "it, with one symmetric scale a channel; int4 with --group-size has zero points.",
      .section = "Quantization"},
     {"weight-bits", 'b', NYB_OPTION_SIZE, NYB_INTO(options, bits), .value = "N", .min = 2, .max = 8,
      .about = "Bits of a code: 2, 3, 4 or 8."},
@@ -80,6 +81,12 @@ static const char *const reference_notes =
     "as 1 in the mean that damping is relative to, and in the order; --inputs X are one sample, so "
     "that the Hessian is 2 X^T X.";
 
+// Bits of a method that cannot have others, 0: it can.
+static size_t fixed_bits(nyb_method method)
+{
+    return method == NYB_METHOD_INT4 ? 4 : method == NYB_METHOD_INT8 ? 8 : 0;
+}
+
 static nyb_solve_params params_of(const nyb_call *call)
 {
     const options *const o = call->options;
@@ -87,6 +94,8 @@ static nyb_solve_params params_of(const nyb_call *call)
     params.method = o->method;
     params.gptq.grid.bits = (unsigned) o->bits;
     params.gptq.grid.group_size = o->group_size < 0 ? 0 : (size_t) o->group_size;
+    if (fixed_bits(o->method) && !nyb_call_given(call, "group-size"))
+        params.gptq.grid.group_size = 0;
     params.gptq.grid.symmetric = !o->asymmetric;
     params.gptq.grid.scale_search = o->scale_search;
     params.gptq.grid.scale_dtype = o->scale_dtype;
@@ -146,8 +155,12 @@ static nyb_exit run(const nyb_call *call)
         return nyb_call_usage(call, "--weight-bits is %zu, want 2, 3, 4 or 8", o->bits);
     if (o->group_size != -1 && o->group_size < 16)
         return nyb_call_usage(call, "--group-size is %d, want -1 or 16 to 1024", o->group_size);
-    if (o->method == NYB_METHOD_INT4 && o->bits != 4)
-        return nyb_call_usage(call, "--method int4 has 4 bits, not %zu", o->bits);
+    const size_t bits = fixed_bits(o->method);
+    if (bits && o->bits != bits && nyb_call_given(call, "weight-bits"))
+        return nyb_call_usage(call, "--method %s has %zu bits, not %zu", methods[o->method], bits,
+                              o->bits);
+    if (o->method == NYB_METHOD_INT8 && o->group_size > 0 && nyb_call_given(call, "group-size"))
+        return nyb_call_usage(call, "--method int8 has no groups");
 
     const nyb_solve_params params = params_of(call);
     nyb_gptq_report report;

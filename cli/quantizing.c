@@ -1,6 +1,6 @@
 #include "cli/quantizing.h"
 
-static const char *const methods[] = {"gptq", "rtn", "int4", NULL};
+static const char *const methods[] = {"gptq", "rtn", "int4", "int8", NULL};
 static const char *const orders[] = {"group", "none", "full", NULL};
 static const char *const formats[] = {
     "compressed-tensors", "gptq",      "gptq_v2",   "awq",       "gguf:Q4_0", "gguf:Q4_1",
@@ -32,8 +32,8 @@ const nyb_option nyb_quantizing_options[] = {
      .about = "Folder, or GGUF file, to write; it appears when it is complete."},
     {"method", 'm', NYB_OPTION_CHOICE, INTO(method), .choices = methods, .value = "METHOD",
      .about = "gptq: rounding errors are fed back through the Hessian of the inputs. rtn: round to "
-              "nearest on the same grid. int4: one symmetric scale per output channel from the "
-              "largest weight, as Keras does it.",
+              "nearest on the same grid. int4, int8: one symmetric scale per output channel from "
+              "the largest weight, as Keras does it; int4 with --group-size has zero points.",
      .section = "Rounding"},
     {"weight-bits", 'b', NYB_OPTION_SIZE, INTO(weight_bits), .value = "N", .min = 2, .max = 8,
      .about = "Bits of a weight: 2, 3, 4 or 8."},

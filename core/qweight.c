@@ -110,7 +110,8 @@ nyb_status nyb_qweight_floats(float **out, const nyb_qweight *q, nyb_err *err)
 
 double nyb_qweight_bits(const nyb_qweight *q)
 {
-    const double share = q->scale_rows ? (double) q->scale_rows : 1.0;
+    const size_t together = q->scale_rows < q->rows ? q->scale_rows : q->rows;
+    const double share = together ? (double) together : 1.0;
     const double group_bits =
         8.0 * (double) nyb_dtype_bytes(q->scale_dtype) / share + (q->symmetric ? 0.0 : q->bits);
     return q->bits + group_bits * (double) q->groups / (double) q->cols;

@@ -219,11 +219,24 @@ static int64_t integer_at(const nyb_tensor *tensor, size_t index)
     return narrow;
 }
 
+// Whether a tensor is a quantised weight with a byte for each code.
+static bool is_byte_weight(const nyb_tensor *tensor)
+{
+    const char *const dot = strrchr(tensor->name, '.');
+    return dot && strcmp(dot, ".weight") == 0 && tensor->rank == 2 &&
+           (tensor->dtype == NYB_I8 || nyb_dtype_is_float8(tensor->dtype));
+}
+
 // Shape of the weight that a layer's tensors hold. False when they do not tell.
 static bool find_shape(const looking *l, nyb_inspect_layer *layer, const nyb_tensor *marker)
 {
     if (marker->rank != 2)
         return false;
+    if (is_byte_weight(marker)) {
+        layer->rows = marker->shape[0];
+        layer->cols = marker->shape[1];
+        return true;
+    }
     if (strcmp(layer->layout, "compressed-tensors") == 0) {
         const nyb_tensor *const shape = part_of(l, layer->name, "weight_shape");
         if (!shape || shape->rank != 1 || shape->shape[0] != 2 ||
@@ -263,7 +276,7 @@ static void sum_parts(const looking *l, nyb_inspect_layer *layer)
     static const char *const parts[] = {
         "qweight",       "qzeros",       "scales",       "g_idx",
         "weight_packed", "weight_scale", "weight_shape", "weight_zero_point",
-        "weight_g_idx"};
+        "weight_g_idx",  "weight",       "input_scale"};
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
         const nyb_tensor *const part = part_of(l, layer->name, parts[i]);
         if (!part)
@@ -297,13 +310,16 @@ static nyb_status describe_packed(const looking *l, nyb_inspect_layer *layer,
         return status;
     layer->layout = "unknown";
     sum_parts(l, layer);
-    if (!found.layout || strcmp(strrchr(marker->name, '.') + 1, found.layout->marker) != 0) {
+    if (!found.layout ||
+        (is_byte_weight(marker) ? !part_of(l, layer->name, found.layout->marker)
+                                : strcmp(strrchr(marker->name, '.') + 1, found.layout->marker))) {
         add_fault(l, layer,
                   l->in->fault ? l->in->fault
                                : "the quantization config says nothing about this layer");
         return NYB_OK;
     }
     layer->layout = found.layout->name;
+    layer->format = found.layout->format;
     layer->bits = found.spec.bits;
     layer->group_size = found.spec.group_size;
     layer->symmetric = found.spec.symmetric;
@@ -355,10 +371,11 @@ static void check_tensor(const looking *l, const nyb_tensor *tensor)
 // Adds the layer that this tensor marks, if it marks one.
 static nyb_status look_at(looking *l, const nyb_tensor *tensor, bool check)
 {
-    static const char *const markers[] = {"qweight", "weight_packed"};
+    static const char *const markers[] = {"qweight", "weight_packed", "weight"};
     nyb_arena *const arena = &l->owner->arena;
+    const size_t count = is_byte_weight(tensor) ? 3 : 2;
 
-    for (size_t i = 0; i < sizeof(markers) / sizeof(markers[0]); i++) {
+    for (size_t i = 0; i < count; i++) {
         char *const name = module_of(arena, tensor->name, markers[i]);
         if (!name)
             continue;
@@ -405,13 +422,15 @@ static nyb_status list_layers(looking *l, bool check, const nyb_context *ctx)
 
 // ---- Sums -----------------------------------------------------------------------------------
 
-static bool is_packing(const char *name)
+static bool is_packing(const nyb_tensor *tensor)
 {
     static const char *const parts[] = {
         ".qweight",       ".qzeros",       ".scales",       ".g_idx",
         ".weight_packed", ".weight_scale", ".weight_shape", ".weight_zero_point",
-        ".weight_g_idx"};
-    const char *const dot = strrchr(name, '.');
+        ".weight_g_idx",  ".input_scale"};
+    const char *const dot = strrchr(tensor->name, '.');
+    if (is_byte_weight(tensor))
+        return true;
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]) && dot; i++) {
         if (strcmp(dot, parts[i]) == 0)
             return true;
@@ -431,7 +450,7 @@ static void sum_up(nyb_inspection *in)
     }
     for (size_t i = 0; i < in->tensor_count; i++) {
         const nyb_block_size block = nyb_dtype_block(in->tensors[i]->dtype);
-        if (!is_packing(in->tensors[i]->name))
+        if (!is_packing(in->tensors[i]))
             plain += (double) (in->tensors[i]->bytes / block.bytes * block.values);
     }
     // Damaged files can claim any shape: the sums stay within what a size holds.

@@ -100,6 +100,16 @@ static bool awq_partial_group(const nyb_inspect_layer *l)
     return is_awq(l) && l->group_size != 0 && l->cols % l->group_size != 0;
 }
 
+static bool has_format(const nyb_inspect_layer *l, const char *format)
+{
+    return l->format && strcmp(l->format, format) == 0;
+}
+
+static bool is_int_quantized(const nyb_inspect_layer *l)
+{
+    return has_format(l, "int-quantized");
+}
+
 static bool compressed_irregular(const nyb_inspect_layer *l)
 {
     return is_compressed(l) && l->irregular;
@@ -112,7 +122,7 @@ static bool compressed_padded(const nyb_inspect_layer *l)
 
 static bool compressed_dense_three(const nyb_inspect_layer *l)
 {
-    return is_compressed(l) && l->bits == 3 && !l->padded;
+    return is_compressed(l) && l->bits == 3 && !l->padded && !is_int_quantized(l);
 }
 
 static bool compressed_asymmetric(const nyb_inspect_layer *l)
@@ -122,7 +132,7 @@ static bool compressed_asymmetric(const nyb_inspect_layer *l)
 
 static bool compressed_channel(const nyb_inspect_layer *l)
 {
-    return is_compressed(l) && l->group_size == 0;
+    return is_compressed(l) && l->group_size == 0 && !is_int_quantized(l);
 }
 
 static bool compressed_partial_group(const nyb_inspect_layer *l)
@@ -153,6 +163,9 @@ static const rule rules[] = {
     {VLLM, compressed_padded, NYB_LOADS_NOT,
      "reads 3 bits in the dense packing only; this is the older one"},
     {VLLM, compressed_partial_group, NYB_LOADS_NOT, "wants whole groups"},
+
+    {VLLM, is_int_quantized, NYB_LOADS_IF,
+     "int-quantized: with input_activations, and one scale per output channel"},
 
     {TRANSFORMERS, is_any_gptq, NYB_LOADS_IF,
      "with the packages optimum >= 1.24 and gptqmodel >= 1.4.3"},

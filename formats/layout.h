@@ -18,7 +18,7 @@ typedef struct nyb_layout_spec {
     nyb_code_kind kind;
     unsigned bits;
     size_t group_size; // columns, 0: one group per channel
-    size_t scale_rows; // rows that share their scales, 0: one
+    size_t scale_rows; // rows that share their scales, 0: one, SIZE_MAX: all
     bool symmetric;
     bool irregular; // columns of a group do not lie together (activation order full)
     nyb_dtype scale_dtype;
@@ -27,8 +27,9 @@ typedef struct nyb_layout_spec {
 // One linear layer of the model, for the configuration.
 typedef struct nyb_layout_module {
     const char *name; // "model.layers.0.self_attn.q_proj"
-    bool quantized;   // false: spec is not read
+    bool quantized;   // false: what follows is not read
     nyb_layout_spec spec;
+    const struct nyb_layout *layout; // of those of the run's family; NULL: the run's own
 } nyb_layout_module;
 
 // What a configuration says about the whole run.
@@ -44,6 +45,10 @@ typedef struct nyb_layout {
     const char *about;    // one line for help
     bool quantize_config; // config() is also written as quantize_config.json
     bool transposed;      // readers also put it into layers whose weights are [in, out]
+
+    const char *format; // its name inside a configuration that knows several; NULL: none
+    const struct nyb_layout *bytes;  // where whole numbers are to have a byte each; NULL: here too
+    const struct nyb_layout *floats; // where 8-bit floats are; NULL: nowhere
 
     const char *marker; // "qweight": a layer is in this layout when it has such a tensor
 

@@ -32,17 +32,9 @@ static nyb_status check(const nyb_layout_spec *spec, const char *module, nyb_err
         return status;
     if (spec->kind != NYB_CODE_INT || spec->scale_rows)
         return nyb_fail(err, NYB_E_UNSUPPORTED, "'%s': only whole numbers can be packed", module);
-    if (spec->irregular)
-        return nyb_fail(err, NYB_E_UNSUPPORTED,
-                        "'%s': readers of compressed-tensors no longer take columns in an order of "
-                        "their own; use --activation-order group, or --format gptq",
-                        module);
-    if (spec->group_size && spec->cols % spec->group_size != 0)
-        return nyb_fail(err, NYB_E_UNSUPPORTED,
-                        "'%s': readers of compressed-tensors want whole groups, and %zu columns "
-                        "are not a multiple of %zu; choose another --group-size (-1: one per "
-                        "channel), or leave this layer out",
-                        module, spec->cols, spec->group_size);
+    const nyb_status whole = nyb_layout_check_whole_groups(spec, module, err);
+    if (whole != NYB_OK)
+        return whole;
     // One word of zero points a group: the package (0.20) fails to take its bytes apart.
     if (!spec->symmetric && spec->bits == 4 && spec->rows <= 8 && nyb_layout_groups(spec) > 1)
         return nyb_fail(
@@ -205,22 +197,6 @@ static nyb_status unpack_padded_zeros(nyb_qweight *q, const nyb_layer *layer,
     return status;
 }
 
-// Zero points that were not packed at all: signed bytes.
-static nyb_status widen_zeros(nyb_qweight *q, const nyb_layer *layer, const nyb_tensor *tensor)
-{
-    const int half = 1 << (q->bits - 1);
-    const nyb_status status = nyb_layer_matrix(layer, tensor, NYB_I8, q->rows, q->groups);
-    for (size_t k = 0; k < q->rows * q->groups && status == NYB_OK; k++) {
-        const int zero = ((const int8_t *) tensor->at)[k];
-        if (zero < -half || zero >= half)
-            return nyb_layer_fail(layer, tensor, NYB_E_FORMAT,
-                                  "holds the zero point %d, which does not fit %u bits", zero,
-                                  q->bits);
-        q->zeros[k] = (uint8_t) (zero + half);
-    }
-    return status;
-}
-
 static nyb_status unpack_zeros(nyb_qweight *q, const nyb_layer *layer, bool padded)
 {
     const nyb_tensor *tensor = NULL;
@@ -233,7 +209,7 @@ static nyb_status unpack_zeros(nyb_qweight *q, const nyb_layer *layer, bool padd
     if (status != NYB_OK)
         return status;
     if (tensor->dtype == NYB_I8)
-        return widen_zeros(q, layer, tensor);
+        return nyb_layer_signed_zeros(q, layer, tensor);
     if (padded)
         return unpack_padded_zeros(q, layer, tensor);
     status = nyb_layer_matrix(layer, tensor, NYB_I32, nyb_pack_words(q->rows, q->bits), q->groups);
@@ -300,110 +276,11 @@ static nyb_status unpack(nyb_qweight *out, const nyb_checkpoint *file, const cha
     return status;
 }
 
-// ---- Configuration --------------------------------------------------------------------------
-
-// Readers forbid keys that they do not know, so nothing is added here.
-static json_t *scheme_of(const nyb_layout_spec *spec)
-{
-    const bool grouped = spec->group_size != 0;
-    json_t *const weights = json_pack(
-        "{s:I, s:s, s:b, s:s, s:o, s:b}", "num_bits", (json_int_t) spec->bits, "type", "int",
-        "symmetric", spec->symmetric, "strategy", grouped ? "group" : "channel", "group_size",
-        grouped ? json_integer((json_int_t) spec->group_size) : json_null(), "dynamic", false);
-    return json_pack("{s:[], s:n, s:n, s:o}", "targets", "input_activations", "output_activations",
-                     "weights", weights);
-}
-
-// The modules with the settings of modules[first], as one config group. One group alone takes
-// the class of all linear layers; several name their modules, because readers that fuse layers
-// look at the class before they look at the parts' names.
-static json_t *make_group(const nyb_layout_run *run, size_t first, bool alone)
-{
-    const nyb_layout_spec *const spec = &run->modules[first].spec;
-    json_t *const group = scheme_of(spec);
-    json_t *const targets = json_object_get(group, "targets");
-    bool good = targets != NULL;
-
-    if (alone && good)
-        good = json_array_append_new(targets, json_string("Linear")) == 0;
-    for (size_t i = first; i < run->count && good && !alone; i++) {
-        const nyb_layout_module *const module = &run->modules[i];
-        if (module->quantized && nyb_layout_same_settings(&module->spec, spec))
-            good = json_array_append_new(targets, json_string(module->name)) == 0;
-    }
-    if (good)
-        return group;
-    json_decref(group);
-    return NULL;
-}
-
-// Whether no module before this one has its settings.
-static bool is_first(const nyb_layout_run *run, size_t index)
-{
-    for (size_t i = 0; i < index; i++) {
-        if (run->modules[i].quantized &&
-            nyb_layout_same_settings(&run->modules[i].spec, &run->modules[index].spec))
-            return false;
-    }
-    return run->modules[index].quantized;
-}
-
-static size_t count_kinds(const nyb_layout_run *run)
-{
-    size_t kinds = 0;
-    for (size_t i = 0; i < run->count; i++)
-        kinds += is_first(run, i);
-    return kinds;
-}
-
-static bool is_asymmetric(const nyb_layout_run *run)
-{
-    for (size_t i = 0; i < run->count; i++) {
-        if (run->modules[i].quantized && !run->modules[i].spec.symmetric)
-            return true;
-    }
-    return false;
-}
-
-static bool fill(const nyb_layout_run *run, json_t *groups, json_t *ignore)
-{
-    const size_t kinds = count_kinds(run);
-    size_t made = 0;
-    for (size_t i = 0; i < run->count; i++) {
-        char key[32];
-        const nyb_layout_module *const module = &run->modules[i];
-        if (!module->quantized && json_array_append_new(ignore, json_string(module->name)) != 0)
-            return false;
-        if (!is_first(run, i))
-            continue;
-        (void) snprintf(key, sizeof(key), "group_%zu", made++);
-        if (json_object_set_new(groups, key, make_group(run, i, kinds == 1)) != 0)
-            return false;
-    }
-    return true;
-}
-
-static json_t *config(const nyb_layout_run *run)
-{
-    json_t *const document =
-        json_pack("{s:s, s:s, s:s, s:n, s:n, s:[], s:{}}", "quant_method", "compressed-tensors",
-                  "format", "pack-quantized", "quantization_status", "compressed",
-                  "global_compression_ratio", "kv_cache_scheme", "ignore", "config_groups");
-    bool good = document && fill(run, json_object_get(document, "config_groups"),
-                                 json_object_get(document, "ignore"));
-    // transformers (5.23) loads packed zero points only when it dequantises while loading; there
-    // it takes all layers to have one setting. Others do not look at this key.
-    if (good && is_asymmetric(run) && count_kinds(run) == 1)
-        good = json_object_set_new(document, "dequantize", json_true()) == 0;
-    if (good)
-        return document;
-    json_decref(document);
-    return NULL;
-}
-
 const nyb_layout nyb_layout_compressed_tensors = {
     .name = "compressed-tensors",
-    .about = "compressed-tensors, pack-quantized: vLLM, transformers, llama.cpp's converter",
+    .about = "compressed-tensors: vLLM, transformers, llama.cpp's converter",
+    .format = "pack-quantized",
+    .bytes = &nyb_layout_int_quantized,
     .marker = "weight_packed",
     .lowest_zero = 0,
     .scale_dtype = scale_dtype,
@@ -411,5 +288,5 @@ const nyb_layout nyb_layout_compressed_tensors = {
     .tensors = tensors,
     .pack = pack,
     .unpack = unpack,
-    .config = config,
+    .config = nyb_layout_compressed_config,
 };

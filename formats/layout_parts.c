@@ -115,6 +115,21 @@ nyb_status nyb_layer_groups(nyb_qweight *q, const nyb_layer *layer, const nyb_te
     return NYB_OK;
 }
 
+nyb_status nyb_layer_signed_zeros(nyb_qweight *q, const nyb_layer *layer, const nyb_tensor *tensor)
+{
+    const int half = 1 << (q->bits - 1);
+    const nyb_status status = nyb_layer_matrix(layer, tensor, NYB_I8, q->rows, q->groups);
+    for (size_t k = 0; k < q->rows * q->groups && status == NYB_OK; k++) {
+        const int zero = ((const int8_t *) tensor->at)[k];
+        if (zero < -half || zero >= half)
+            return nyb_layer_fail(layer, tensor, NYB_E_FORMAT,
+                                  "holds the zero point %d, which does not fit %u bits", zero,
+                                  q->bits);
+        q->zeros[k] = (uint8_t) (zero + half);
+    }
+    return status;
+}
+
 // Floats that readers would not take for a weight.
 static nyb_status check_floats(const nyb_qweight *q, const char *module, nyb_err *err)
 {
@@ -209,6 +224,23 @@ nyb_status nyb_layout_check_spec(const nyb_layout_spec *spec, const char *module
     if (!nyb_dtype_is_float(spec->scale_dtype))
         return nyb_fail(err, NYB_E_ARG, "'%s': scales of type %s are not floats", module,
                         nyb_dtype_name(spec->scale_dtype));
+    return NYB_OK;
+}
+
+nyb_status nyb_layout_check_whole_groups(const nyb_layout_spec *spec, const char *module,
+                                         nyb_err *err)
+{
+    if (spec->irregular)
+        return nyb_fail(err, NYB_E_UNSUPPORTED,
+                        "'%s': readers of compressed-tensors no longer take columns in an order of "
+                        "their own; use --activation-order group, or --format gptq",
+                        module);
+    if (spec->group_size && spec->cols % spec->group_size != 0)
+        return nyb_fail(err, NYB_E_UNSUPPORTED,
+                        "'%s': readers of compressed-tensors want whole groups, and %zu columns "
+                        "are not a multiple of %zu; choose another --group-size (-1: one per "
+                        "channel), or leave this layer out",
+                        module, spec->cols, spec->group_size);
     return NYB_OK;
 }
 

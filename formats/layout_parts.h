@@ -8,6 +8,10 @@
 extern const nyb_layout nyb_layout_gptq, nyb_layout_gptq_v2, nyb_layout_compressed_tensors,
     nyb_layout_awq;
 
+// compressed-tensors has further formats, which share its configuration.
+extern const nyb_layout nyb_layout_int_quantized;
+json_t *nyb_layout_compressed_config(const nyb_layout_run *run);
+
 // The quantization_config of each GPTQ version.
 json_t *nyb_layout_gptq_config(const nyb_layout_run *run);
 json_t *nyb_layout_gptq_v2_config(const nyb_layout_run *run);
@@ -46,6 +50,10 @@ NYB_NODISCARD nyb_status nyb_layer_init(nyb_qweight *out, const nyb_layout_spec 
 NYB_NODISCARD nyb_status nyb_layer_scales(nyb_qweight *q, const nyb_layer *layer,
                                           const nyb_tensor *tensor, bool down);
 
+// Reads q->zeros from I8 [rows, groups]: signed, 0 for the middle code.
+NYB_NODISCARD nyb_status nyb_layer_signed_zeros(nyb_qweight *q, const nyb_layer *layer,
+                                                const nyb_tensor *tensor);
+
 // Reads q->group_of from an I32 vector and sets q->irregular. Each has to be below q->groups.
 NYB_NODISCARD nyb_status nyb_layer_groups(nyb_qweight *q, const nyb_layer *layer,
                                           const nyb_tensor *tensor);
@@ -60,6 +68,10 @@ NYB_NODISCARD nyb_status nyb_layout_check_values(const nyb_qweight *q, unsigned 
 // Bits, shape and group size are in range: what holds for every layout.
 NYB_NODISCARD nyb_status nyb_layout_check_spec(const nyb_layout_spec *spec, const char *module,
                                                nyb_err *err);
+
+// Readers of compressed-tensors want whole groups, whose columns lie together.
+NYB_NODISCARD nyb_status nyb_layout_check_whole_groups(const nyb_layout_spec *spec,
+                                                       const char *module, nyb_err *err);
 
 // One tensor "<module>.<suffix>" of a layer that is to be written; rank 1 when cols is 0.
 NYB_NODISCARD nyb_status nyb_layout_describe(nyb_tensor *out, const char *module,

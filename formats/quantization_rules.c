@@ -212,14 +212,25 @@ static nyb_status check_features(const nyb_quantization *q, const json_t *config
     return NYB_OK;
 }
 
-static nyb_status check_format(const nyb_quantization *q, const json_t *config, const char *where,
-                               nyb_err *err)
+static const nyb_layout *const formats[] = {&nyb_layout_compressed_tensors,
+                                            &nyb_layout_int_quantized};
+
+// The layout of the format that `config` names; where it names none, *out stays.
+static nyb_status read_format(const nyb_layout **out, const nyb_quantization *q,
+                              const json_t *config, const char *where, nyb_err *err)
 {
     const char *format = NULL;
     const nyb_status status = nyb_json_text(config, "format", &format, q->name, err);
-    if (status != NYB_OK || !format || strcmp(format, "pack-quantized") == 0)
+    if (status != NYB_OK || !format)
         return status;
-    return nyb_fail(err, NYB_E_UNSUPPORTED, "%s: %s is in format '%s'; nybble reads pack-quantized",
+    for (size_t i = 0; i < sizeof(formats) / sizeof(formats[0]); i++) {
+        if (strcmp(format, formats[i]->format) == 0) {
+            *out = formats[i];
+            return NYB_OK;
+        }
+    }
+    return nyb_fail(err, NYB_E_UNSUPPORTED,
+                    "%s: %s is in format '%s'; nybble reads pack-quantized and int-quantized",
                     q->name, where, format);
 }
 
@@ -277,13 +288,14 @@ static nyb_status read_scheme(nyb_quantized *out, const nyb_quantization *q, con
                               const char *where, nyb_err *err)
 {
     const json_t *const weights = given(group, "weights");
+    const nyb_layout *layout = out->layout;
     *out = (nyb_quantized){0};
     if (!json_is_object(group) || !json_is_array(json_object_get(group, "targets")))
         return nyb_fail(err, NYB_E_FORMAT, "%s: config group '%s' has no list of targets", q->name,
                         where);
     if (given(group, "input_activations") || given(group, "output_activations"))
         return refuse(q, "quantised activations", err);
-    nyb_status status = check_format(q, group, where, err);
+    nyb_status status = read_format(&layout, q, group, where, err);
     if (status != NYB_OK || !weights)
         return status;
     if (!json_is_object(weights))
@@ -291,7 +303,7 @@ static nyb_status read_scheme(nyb_quantized *out, const nyb_quantization *q, con
                         q->name, where);
     status = read_weights(&out->spec, q, weights, where, err);
     if (status == NYB_OK)
-        out->layout = &nyb_layout_compressed_tensors;
+        out->layout = layout;
     return status;
 }
 
@@ -326,13 +338,14 @@ static nyb_status add_list(nyb_quantization *q, const json_t *list, bool classes
 }
 
 // Names and patterns of all groups come before the class of any.
-static nyb_status add_groups(nyb_quantization *q, json_t *groups, bool classes, nyb_err *err)
+static nyb_status add_groups(nyb_quantization *q, json_t *groups, const nyb_layout *layout,
+                             bool classes, nyb_err *err)
 {
     const char *key = NULL;
     json_t *group = NULL;
     json_object_foreach(groups, key, group)
     {
-        nyb_quantized answer;
+        nyb_quantized answer = {.layout = layout};
         nyb_status status = read_scheme(&answer, q, group, key, err);
         if (status == NYB_OK)
             status = add_list(q, json_object_get(group, "targets"), classes, answer, err);
@@ -346,11 +359,12 @@ nyb_status nyb_rules_of_compressed_tensors(nyb_quantization *q, const json_t *co
 {
     json_t *const groups = json_object_get(config, "config_groups");
     const json_t *const ignore = given(config, "ignore");
+    const nyb_layout *layout = &nyb_layout_compressed_tensors;
     const char *format = NULL;
     nyb_status status = nyb_json_text(config, "format", &format, q->name, err);
     // With mixed precision each group names its own format.
     if (status == NYB_OK && !(format && strcmp(format, "mixed-precision") == 0))
-        status = check_format(q, config, "the checkpoint", err);
+        status = read_format(&layout, q, config, "the checkpoint", err);
     if (status == NYB_OK)
         status = check_features(q, config, err);
     if (status == NYB_OK && json_object_size(groups) == 0)
@@ -364,8 +378,8 @@ nyb_status nyb_rules_of_compressed_tensors(nyb_quantization *q, const json_t *co
     if (status == NYB_OK)
         status = add_list(q, ignore, true, (nyb_quantized){0}, err);
     if (status == NYB_OK)
-        status = add_groups(q, groups, false, err);
+        status = add_groups(q, groups, layout, false, err);
     if (status == NYB_OK)
-        status = add_groups(q, groups, true, err);
+        status = add_groups(q, groups, layout, true, err);
     return status;
 }

@@ -9,7 +9,7 @@
 nyb_status nyb_grid_check(const nyb_grid_params *params, size_t cols, nyb_err *err)
 {
     const unsigned bits = params->bits;
-    if (params->kind != NYB_GRID_MINMAX && params->kind != NYB_GRID_ABSMAX)
+    if ((unsigned) params->kind > NYB_GRID_EXTREMES)
         return nyb_fail(err, NYB_E_ARG, "grid kind is %d", (int) params->kind);
     if (bits != 2 && bits != 3 && bits != 4 && bits != 8)
         return nyb_fail(err, NYB_E_ARG, "weight bits are %u, want 2, 3, 4 or 8", bits);
@@ -90,6 +90,23 @@ static void fit_absmax(const nyb_grid_params *params, const float *low, const fl
     }
 }
 
+// Keras' formula for groups, step by step in f32 as it computes.
+static void fit_extremes(const nyb_grid_params *params, nyb_mat values, nyb_grid_lanes *out)
+{
+    const float top = nyb_grid_top(params->bits), least = (float) params->lowest_zero;
+    const bool filled_up = params->group_size && values.rows < params->group_size;
+    for (size_t lane = 0; lane < NYB_LANES; lane++) {
+        float low = filled_up ? 0.0f : values.at[lane], high = low;
+        for (size_t j = 0; j < values.rows; j++) {
+            low = fminf(low, nyb_row(values, j)[lane]);
+            high = fmaxf(high, nyb_row(values, j)[lane]);
+        }
+        const float step = ((high - low) + 1e-7f) / top;
+        out->scale[lane] = storable((double) step, params->scale_dtype);
+        out->zero[lane] = nyb_clamp(rintf(-low / out->scale[lane]), least, top);
+    }
+}
+
 static size_t first_infinite(const float *scale)
 {
     for (size_t lane = 0; lane < NYB_LANES; lane++) {
@@ -104,6 +121,10 @@ size_t nyb_grid_fit(const nyb_grid_params *params, nyb_mat values, nyb_grid_lane
     float low[NYB_LANES], high[NYB_LANES];
     assert(values.cols == NYB_LANES);
 
+    if (params->kind == NYB_GRID_EXTREMES) {
+        fit_extremes(params, values, out);
+        return first_infinite(out->scale);
+    }
     find_range(values, low, high);
     if (params->kind == NYB_GRID_ABSMAX) {
         fit_absmax(params, low, high, out);

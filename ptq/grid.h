@@ -23,6 +23,12 @@ static inline float nyb_grid_top(unsigned bits)
     return (float) ((1u << bits) - 1);
 }
 
+// Keras' scale of a channel whose largest magnitude is absmax: what weights are multiplied with.
+static inline float nyb_grid_keras_inverse(float absmax, unsigned bits)
+{
+    return (float) ((1u << (bits - 1)) - 1) / (absmax + 1e-7f);
+}
+
 // The nearest integer, ties to even, for |x| < 2^22; rintf() would be a call in vector loops of
 // the baseline instruction set.
 static inline float nyb_round_even(float x)

@@ -35,13 +35,13 @@ static void round_group(const round_job *job, size_t row0, size_t rows, size_t c
 static void round_as_keras(const round_job *job, size_t row0, size_t rows, nyb_mat values)
 {
     const float top = nyb_grid_top(job->params->bits);
-    const float zero = (float) (1u << (job->params->bits - 1)), steps = zero - 1.0f;
+    const float zero = (float) (1u << (job->params->bits - 1));
     for (size_t lane = 0; lane < rows; lane++) {
         uint8_t *const codes = job->out->codes + (row0 + lane) * job->out->cols;
         float absmax = 0.0f;
         for (size_t j = 0; j < values.rows; j++)
             absmax = fmaxf(absmax, fabsf(nyb_row(values, j)[lane]));
-        const float inverse = steps / (absmax + 1e-7f);
+        const float inverse = nyb_grid_keras_inverse(absmax, job->params->bits);
         for (size_t j = 0; j < values.rows; j++) {
             const float product = nyb_clamp(nyb_row(values, j)[lane] * inverse, -zero, zero);
             codes[j] = (uint8_t) nyb_clamp(nyb_round_even(product) + zero, 0.0f, top);
@@ -120,7 +120,7 @@ nyb_status nyb_round_nearest(const nyb_context *ctx, nyb_qweight *out, nyb_mat w
     if (status != NYB_OK)
         return status;
 
-    out->symmetric = absmax || params->symmetric;
+    out->symmetric = absmax || (params->kind == NYB_GRID_MINMAX && params->symmetric);
     out->scale_dtype = params->scale_dtype;
     status = round_all(ctx, &(round_job){.w = w, .params = params, .out = out}, err);
     if (status != NYB_OK)

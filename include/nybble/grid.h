@@ -17,9 +17,13 @@ typedef enum nyb_grid_kind {
     // Asymmetric: s = (max - min) / (2^bits - 1), z = round(-min / s).
     // Symmetric: s = 2 absmax / (2^bits - 1), z = 2^(bits-1).
     NYB_GRID_MINMAX = 0,
-    // Keras' int4 with one scale a channel: s = (absmax + 1e-7) / (2^(bits-1) - 1),
+    // Keras' int4 and int8 with one scale a channel: s = (absmax + 1e-7) / (2^(bits-1) - 1),
     // z = 2^(bits-1). group_size, symmetric and scale_search do not apply.
     NYB_GRID_ABSMAX,
+    // Keras' int4 in groups: from the smallest to the largest weight, wherever 0 lies,
+    // s = (max - min + 1e-7) / (2^bits - 1), z = round(-min / s) as far as that is a code. The zeros
+    // that fill the last group up count as weights. symmetric and scale_search do not apply.
+    NYB_GRID_EXTREMES,
 } nyb_grid_kind;
 
 typedef struct nyb_grid_params {

@@ -17,6 +17,7 @@ typedef struct nyb_inspect_layer {
     const char *name;   // "model.layers.0.self_attn.q_proj"
     const char *layout; // "gptq", ..., or "unknown" when no configuration tells; NULL: a plain
                         // weight, and bits, group_size, ... are 0
+    const char *format; // of layouts that have several, "int-quantized"; NULL: it has not
     nyb_dtype dtype;    // of the plain weight, or of the scales
     size_t rows, cols;
     unsigned bits;

@@ -22,7 +22,8 @@ typedef struct nyb_qweight {
     size_t rows, cols;     // out_features, in_features
     size_t groups;         // groups of one row; 1: one per channel
     size_t group_size;     // columns of a full group, cols when groups is 1
-    size_t scale_rows;     // adjacent rows that share their scales, from row 0 on; 0 is 1
+    size_t scale_rows;     // adjacent rows that share their scales, from row 0 on; 0: one,
+                           // SIZE_MAX: all
     unsigned bits;         // 2, 3, 4 or 8; of floats 8
     bool symmetric;        // every zero is 2^(bits-1); of floats true
     bool irregular;        // group_of is not j / group_size: the file needs g_idx

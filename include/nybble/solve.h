@@ -7,11 +7,12 @@
 typedef enum nyb_method {
     NYB_METHOD_GPTQ = 0, // second-order rounding, needs a Hessian
     NYB_METHOD_RTN,      // plain rounding to the nearest point of the same grid
-    NYB_METHOD_INT4,     // Keras' int4: one symmetric absmax scale a channel
+    NYB_METHOD_INT4,     // Keras' int4: one symmetric absmax scale a channel, or groups with zeros
+    NYB_METHOD_INT8,     // Keras' int8: one symmetric absmax scale a channel
     NYB_METHOD_COUNT
 } nyb_method;
 
-// "gptq", "rtn", "int4". Never NULL.
+// "gptq", "rtn", "int4", "int8". Never NULL.
 NYB_API const char *nyb_method_name(nyb_method method);
 
 // Returns false, and leaves *out alone, for any other word.
@@ -23,7 +24,8 @@ NYB_API bool nyb_gptq_order_by_name(const char *name, nyb_gptq_order *out);
 
 typedef struct nyb_solve_params {
     nyb_method method;
-    nyb_gptq_params gptq; // rtn uses its grid; int4 only scale_dtype and lowest_zero of that
+    // rtn uses its grid; int8 only scale_dtype of that, int4 also lowest_zero and group_size.
+    nyb_gptq_params gptq;
 } nyb_solve_params;
 
 #define NYB_SOLVE_DEFAULTS ((nyb_solve_params){.gptq = NYB_GPTQ_DEFAULTS})
@@ -32,7 +34,7 @@ typedef struct nyb_solve_params {
 // report, and its losses are NaN without a Hessian.
 //
 //   factor   for gptq: prepared from hessian (nyb_gptq_prepare); other methods: may be NULL
-//   hessian  for the losses of rtn and int4; may be NULL. gptq uses the factor's
+//   hessian  for the losses of the other methods; may be NULL. gptq uses the factor's
 //   out      in: anything that owns nothing; out: freed by nyb_qweight_clear()
 //   report   may be NULL
 //

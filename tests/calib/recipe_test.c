@@ -102,7 +102,7 @@ static void wrong_recipes_are_refused_by_name(void **state)
     }
 }
 
-static void plain_int4_takes_no_groups(void **state)
+static void modes_bring_their_own_settings(void **state)
 {
     (void) state;
     nyb_quantize_params params = NYB_QUANTIZE_DEFAULTS;
@@ -112,9 +112,41 @@ static void plain_int4_takes_no_groups(void **state)
     params.given = NYB_SETTING_METHOD;
     assert_int_equal(nyb_recipe_open(&r, &params, &err), NYB_OK);
     assert_int_equal(settings_of(&r, "x").group_size, 0);
+    assert_true(settings_of(&r, "x").symmetric);
     nyb_recipe_close(&r);
-    params.given |= NYB_SETTING_GROUP_SIZE;
+    params.given |= NYB_SETTING_GROUP_SIZE; // of 128
+    assert_int_equal(nyb_recipe_open(&r, &params, &err), NYB_OK);
+    assert_int_equal(settings_of(&r, "x").group_size, 128);
+    assert_false(settings_of(&r, "x").symmetric);
+    nyb_recipe_close(&r);
+    params.settings.method = NYB_METHOD_INT8;
     assert_int_equal(nyb_recipe_open(&r, &params, &err), NYB_E_ARG);
+}
+
+// Attention in int4, the feed-forward part in int8, one layer by GPTQ, one left alone.
+static void a_recipe_can_mix_all_modes(void **state)
+{
+    (void) state;
+    nyb_quantize_params params = NYB_QUANTIZE_DEFAULTS;
+    params.recipe =
+        recipe_file("{\"method\": \"int4\", \"modules\": ["
+                    "{\"pattern\": \"*.mlp.*\", \"method\": \"int8\"},"
+                    "{\"pattern\": \"*.up_proj\", \"method\": \"gptq\", \"weight_bits\": 3},"
+                    "{\"pattern\": \"*.k_proj\", \"group_size\": 64},"
+                    "{\"pattern\": \"*.v_proj\", \"method\": \"none\"}]}");
+    nyb_recipe r;
+    nyb_err err;
+    assert_int_equal(nyb_recipe_open(&r, &params, &err), NYB_OK);
+    (void) unlink(params.recipe);
+    const nyb_settings q = settings_of(&r, "a.q_proj"), k = settings_of(&r, "a.k_proj");
+    const nyb_settings up = settings_of(&r, "a.mlp.up_proj");
+    const nyb_settings down = settings_of(&r, "a.mlp.down_proj");
+    assert_true(q.method == NYB_METHOD_INT4 && q.group_size == 0 && q.symmetric);
+    assert_true(k.method == NYB_METHOD_INT4 && k.group_size == 64 && !k.symmetric);
+    assert_true(down.method == NYB_METHOD_INT8 && down.bits == 8 && down.group_size == 0);
+    assert_true(up.method == NYB_METHOD_GPTQ && up.bits == 3 && up.group_size == 128);
+    assert_true(settings_of(&r, "a.v_proj").skip && !q.skip);
+    nyb_recipe_close(&r);
 }
 
 int main(void)
@@ -123,7 +155,8 @@ int main(void)
         cmocka_unit_test(without_a_recipe_the_defaults_hold),
         cmocka_unit_test(the_more_specific_setting_wins),
         cmocka_unit_test(wrong_recipes_are_refused_by_name),
-        cmocka_unit_test(plain_int4_takes_no_groups),
+        cmocka_unit_test(modes_bring_their_own_settings),
+        cmocka_unit_test(a_recipe_can_mix_all_modes),
     };
     return cmocka_run_group_tests_name("recipe", tests, NULL, NULL);
 }

@@ -80,7 +80,8 @@ static void write_layer(nyb_arena *arena, char **args)
     nyb_tensor tensors[NYB_LAYOUT_TENSORS];
     size_t count = 0;
     nyb_store *store = NULL;
-    nyb_layout_module modules[] = {{"m.q", true, nyb_layout_spec_of(&q)}, {.name = "lm_head"}};
+    nyb_layout_module modules[] = {
+        {.name = "m.q", .quantized = true, .spec = nyb_layout_spec_of(&q)}, {.name = "lm_head"}};
     modules[0].spec.group_size = size_of(args[2]);
     const nyb_layout_run run = {.modules = modules, .count = 2, .damp = 0.01};
 

@@ -172,7 +172,8 @@ static void write_layer(folder *f, const nyb_layout *layout, const nyb_qweight *
 
 static json_t *config_of(const nyb_layout *layout, const nyb_qweight *q)
 {
-    const nyb_layout_module module = {"m.q", true, nyb_layout_spec_of(q)};
+    const nyb_layout_module module = {
+        .name = "m.q", .quantized = true, .spec = nyb_layout_spec_of(q)};
     const nyb_layout_run run = {.modules = &module, .count = 1, .damp = 0.01};
     json_t *const config = layout->config(&run);
     assert_non_null(config);

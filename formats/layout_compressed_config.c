@@ -1,0 +1,134 @@
+// The quantization_config of compressed-tensors, whatever formats its layers have.
+#include <stdio.h>
+#include <string.h>
+
+#include "formats/layout_parts.h"
+
+// Readers forbid keys that they do not know, so nothing is added here.
+static json_t *scheme_of(const nyb_layout_spec *spec)
+{
+    const bool grouped = spec->group_size != 0;
+    json_t *const weights = json_pack(
+        "{s:I, s:s, s:b, s:s, s:o, s:b}", "num_bits", (json_int_t) spec->bits, "type", "int",
+        "symmetric", spec->symmetric, "strategy", grouped ? "group" : "channel", "group_size",
+        grouped ? json_integer((json_int_t) spec->group_size) : json_null(), "dynamic", false);
+    return json_pack("{s:[], s:n, s:n, s:o}", "targets", "input_activations", "output_activations",
+                     "weights", weights);
+}
+
+static const nyb_layout *layout_of(const nyb_layout_module *module)
+{
+    return module->layout ? module->layout : &nyb_layout_compressed_tensors;
+}
+
+static bool alike(const nyb_layout_module *a, const nyb_layout_module *b)
+{
+    return layout_of(a) == layout_of(b) && nyb_layout_same_settings(&a->spec, &b->spec);
+}
+
+// The format of all quantised modules, or that there are several.
+static const char *format_of(const nyb_layout_run *run)
+{
+    const char *format = NULL;
+    for (size_t i = 0; i < run->count; i++) {
+        if (!run->modules[i].quantized)
+            continue;
+        const char *const its = layout_of(&run->modules[i])->format;
+        if (format && strcmp(format, its) != 0)
+            return "mixed-precision";
+        format = its;
+    }
+    return format ? format : nyb_layout_compressed_tensors.format;
+}
+
+// The modules with the settings of modules[first], as one config group. One group alone takes
+// the class of all linear layers; several name their modules, because readers that fuse layers
+// look at the class before they look at the parts' names.
+static json_t *make_group(const nyb_layout_run *run, size_t first, bool alone)
+{
+    json_t *const group = scheme_of(&run->modules[first].spec);
+    json_t *const targets = json_object_get(group, "targets");
+    bool good = targets != NULL;
+
+    if (alone && good)
+        good = json_array_append_new(targets, json_string("Linear")) == 0;
+    for (size_t i = first; i < run->count && good && !alone; i++) {
+        const nyb_layout_module *const module = &run->modules[i];
+        if (module->quantized && alike(module, &run->modules[first]))
+            good = json_array_append_new(targets, json_string(module->name)) == 0;
+    }
+    if (good)
+        return group;
+    json_decref(group);
+    return NULL;
+}
+
+// Whether no module before this one has its settings.
+static bool is_first(const nyb_layout_run *run, size_t index)
+{
+    for (size_t i = 0; i < index; i++) {
+        if (run->modules[i].quantized && alike(&run->modules[i], &run->modules[index]))
+            return false;
+    }
+    return run->modules[index].quantized;
+}
+
+static size_t count_kinds(const nyb_layout_run *run)
+{
+    size_t kinds = 0;
+    for (size_t i = 0; i < run->count; i++)
+        kinds += is_first(run, i);
+    return kinds;
+}
+
+static bool is_asymmetric(const nyb_layout_run *run)
+{
+    for (size_t i = 0; i < run->count; i++) {
+        if (run->modules[i].quantized && !run->modules[i].spec.symmetric &&
+            layout_of(&run->modules[i]) == &nyb_layout_compressed_tensors)
+            return true;
+    }
+    return false;
+}
+
+static bool fill(const nyb_layout_run *run, json_t *groups, json_t *ignore)
+{
+    const size_t kinds = count_kinds(run);
+    // Said only where readers would not think of it themselves: older ones do not know the key.
+    const bool said = strcmp(format_of(run), nyb_layout_compressed_tensors.format) != 0;
+    size_t made = 0;
+    for (size_t i = 0; i < run->count; i++) {
+        char key[32];
+        const nyb_layout_module *const module = &run->modules[i];
+        if (!module->quantized && json_array_append_new(ignore, json_string(module->name)) != 0)
+            return false;
+        if (!is_first(run, i))
+            continue;
+        (void) snprintf(key, sizeof(key), "group_%zu", made++);
+        if (json_object_set_new(groups, key, make_group(run, i, kinds == 1)) != 0)
+            return false;
+        if (said && json_object_set_new(json_object_get(groups, key), "format",
+                                        json_string(layout_of(module)->format)) != 0)
+            return false;
+    }
+    return true;
+}
+
+json_t *nyb_layout_compressed_config(const nyb_layout_run *run)
+{
+    const char *const format = format_of(run);
+    json_t *const document =
+        json_pack("{s:s, s:s, s:s, s:n, s:n, s:[], s:{}}", "quant_method", "compressed-tensors",
+                  "format", format, "quantization_status", "compressed", "global_compression_ratio",
+                  "kv_cache_scheme", "ignore", "config_groups");
+    bool good = document && fill(run, json_object_get(document, "config_groups"),
+                                 json_object_get(document, "ignore"));
+    // transformers (5.23) loads packed zero points only when it dequantises while loading; there
+    // it takes all layers to have one setting. Others do not look at this key.
+    if (good && is_asymmetric(run) && count_kinds(run) == 1)
+        good = json_object_set_new(document, "dequantize", json_true()) == 0;
+    if (good)
+        return document;
+    json_decref(document);
+    return NULL;
+}
