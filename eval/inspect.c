@@ -15,6 +15,7 @@
 #include "formats/safetensors.h"
 #include "model/config.h"
 #include "model/gguf_config.h"
+#include "model/model.h"
 
 typedef struct inspection_owner {
     nyb_arena arena;
@@ -117,15 +118,20 @@ static nyb_status read_model_type(const looking *l, const char *path)
     return status;
 }
 
-// Whether nybble can run the model.
+// Whether nybble can run the model: its configuration, and that every tensor is there and known.
 static nyb_status read_model(const looking *l, const char *folder)
 {
+    nyb_model *model = NULL;
     nyb_model_config config;
     nyb_err fault;
-    if (nyb_model_config_load(&config, folder, &fault) == NYB_OK) {
+    nyb_status status = nyb_model_config_load(&config, folder, &fault);
+    if (status == NYB_OK) {
         l->in->family = config.arch->about;
-        return NYB_OK;
+        status = nyb_model_open(&model, folder, &fault);
     }
+    nyb_model_close(model);
+    if (status == NYB_OK)
+        return NYB_OK;
     l->in->model_fault = nyb_arena_text(&l->owner->arena, fault.text, strlen(fault.text));
     return l->in->model_fault ? NYB_OK : out_of_memory(l);
 }

@@ -32,7 +32,9 @@ static const char *const neox_buffers[] = {".attention.bias", ".attention.masked
                                            ".rotary_emb.inv_freq", NULL};
 static const char *const falcon_buffers[] = {".rotary.inv_freq", ".rotary_emb.inv_freq", NULL};
 static const char *const opt_buffers[] = {"decoder.version", NULL};
-static const char *const encoder_buffers[] = {"embeddings.position_ids", NULL};
+// What lies behind the last states belongs to heads that are not run.
+static const char *const encoder_buffers[] = {"embeddings.position_ids", "pooler.dense.weight",
+                                              "pooler.dense.bias", NULL};
 
 #define GEMMA                                                                                      \
     LLAMA_NAMES, LLAMA_ATTENTION,                                                                  \

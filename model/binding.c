@@ -6,6 +6,7 @@
 #include "core/dtype.h"
 #include "core/memory.h"
 #include "core/qweight.h"
+#include "model/config_wrapper.h"
 
 static const char *shape_text(nyb_arena *arena, unsigned rank, const size_t *shape)
 {
@@ -73,25 +74,59 @@ nyb_status nyb_bind_linear(nyb_linear *out, nyb_model *m, bool biased, nyb_err *
 // ---- Beside the blocks ---------------------------------------------------------------------
 
 // Files of a model without its head leave out the start of the names, or all of the prefix.
-static void find_prefix(nyb_model *m)
+// Whether the embedding lies behind `outer` and a part of the prefix.
+static bool try_prefix(nyb_model *m, const char *outer)
 {
     const nyb_arch *const arch = m->config.arch;
-    m->prefix = arch->prefix;
     for (const char *prefix = arch->prefix;; prefix = strchr(prefix, '.') + 1) {
         const char *const name =
-            nyb_arena_format(&m->arena, "%s%s.weight", prefix, arch->embedding);
-        if (name && nyb_checkpoint_find(m->checkpoint, name)) {
-            m->prefix = prefix;
-            return;
+            nyb_arena_format(&m->arena, "%s%s%s.weight", outer, prefix, arch->embedding);
+        const char *const whole = nyb_arena_format(&m->arena, "%s%s", outer, prefix);
+        if (name && whole && nyb_checkpoint_find(m->checkpoint, name)) {
+            m->prefix = whole;
+            return true;
         }
         if (!*prefix)
-            return;
+            return false;
     }
+}
+
+static void find_prefix(nyb_model *m)
+{
+    m->prefix = m->config.arch->prefix;
+    bool found = try_prefix(m, "");
+    for (size_t i = 0; !found && m->config.wrapped && nyb_wrapper_prefix(i); i++)
+        found = try_prefix(m, nyb_wrapper_prefix(i));
+}
+
+// The head's module, which a multimodal model may have inside its language model.
+static const char *find_head(nyb_model *m)
+{
+    const char *const plain = m->config.arch->head;
+    for (size_t i = 0; m->config.wrapped && nyb_wrapper_prefix(i); i++) {
+        const char *const module =
+            nyb_arena_format(&m->arena, "%s%s", nyb_wrapper_prefix(i), plain);
+        const char *const parts[] = {"weight", "qweight", "weight_packed"};
+        for (size_t k = 0; module && k < 3; k++) {
+            const char *const name = nyb_arena_format(&m->arena, "%s.%s", module, parts[k]);
+            if (name && nyb_checkpoint_find(m->checkpoint, name))
+                return module;
+        }
+    }
+    return plain;
 }
 
 static const char *outer_name(nyb_model *m, const char *module, const char *what)
 {
     return nyb_arena_format(&m->arena, "%s%s.%s", m->prefix, module, what);
+}
+
+const char *nyb_norm_part(nyb_model *m, const char *module, bool bias)
+{
+    const char *const old = nyb_arena_format(&m->arena, "%s.%s", module, bias ? "beta" : "gamma");
+    if (old && nyb_checkpoint_find(m->checkpoint, old))
+        return old;
+    return nyb_arena_format(&m->arena, "%s.%s", module, bias ? "bias" : "weight");
 }
 
 static nyb_status bind_norm(nyb_model *m, const nyb_tensor **gain, const nyb_tensor **bias,
@@ -100,11 +135,14 @@ static nyb_status bind_norm(nyb_model *m, const nyb_tensor **gain, const nyb_ten
     if (!module || m->config.no_norm_gains)
         return NYB_OK;
     const size_t width = m->config.hidden;
+    const char *const full = nyb_arena_format(&m->arena, "%s%s", m->prefix, module);
+    if (!full)
+        return nyb_no_memory(err, "a tensor's name", 1, 1);
     const nyb_status status =
-        nyb_bind_tensor(gain, m, outer_name(m, module, "weight"), width, 0, err);
+        nyb_bind_tensor(gain, m, nyb_norm_part(m, full, false), width, 0, err);
     if (status != NYB_OK || m->config.arch->norm != NYB_NORM_LAYER)
         return status;
-    return nyb_bind_tensor(bias, m, outer_name(m, module, "bias"), width, 0, err);
+    return nyb_bind_tensor(bias, m, nyb_norm_part(m, full, true), width, 0, err);
 }
 
 static nyb_status bind_projections(nyb_model *m, nyb_err *err)
@@ -148,12 +186,11 @@ static nyb_status pack_head(nyb_model *m, nyb_err *err)
 // last word.
 static nyb_status bind_head(nyb_model *m, nyb_err *err)
 {
-    const nyb_arch *const arch = m->config.arch;
-    const char *const name = nyb_arena_format(&m->arena, "%s.weight", arch->head);
+    const char *const module = find_head(m);
+    const char *const name = nyb_arena_format(&m->arena, "%s.weight", module);
     if (!name)
         return nyb_no_memory(err, "a tensor's name", 1, 1);
-    m->head =
-        (nyb_linear){.module = arch->head, .rows = m->config.vocab, .cols = m->config.embed_dim};
+    m->head = (nyb_linear){.module = module, .rows = m->config.vocab, .cols = m->config.embed_dim};
     if (m->config.tied && !nyb_checkpoint_find(m->checkpoint, name)) {
         m->head.weight = m->outer.embedding;
         return NYB_OK;
@@ -194,7 +231,7 @@ nyb_status nyb_bind_outer(nyb_model *m, nyb_err *err)
     if (status == NYB_OK)
         status = bind_projections(m, err);
     if (status == NYB_OK)
-        status = c->labels ? bind_classifier(m, err) : bind_head(m, err);
+        status = c->bare ? NYB_OK : c->labels ? bind_classifier(m, err) : bind_head(m, err);
     return status;
 }
 
@@ -257,7 +294,7 @@ static bool is_known(const nyb_model *m, const nyb_tensor *t)
 {
     const char *const name = t->name, *const *ignored = m->config.arch->ignored;
     const size_t prefix = strlen(m->prefix), start = strlen(m->config.arch->block);
-    if (is_outer(m, t))
+    if (is_outer(m, t) || (m->config.wrapped && nyb_wrapper_is_beside(name)))
         return true;
     for (; ignored && *ignored; ignored++) {
         if (ends_with(name, *ignored))
@@ -302,7 +339,7 @@ size_t nyb_model_plain_modules(nyb_model *m, const char **names)
 {
     const nyb_outer *const o = &m->outer;
     // transformers calls every language model's head lm_head once it has read the file.
-    const bool other = strcmp(m->head.module, "lm_head") != 0;
+    const bool other = m->head.module && strcmp(m->head.module, "lm_head") != 0;
     const char *const full[] = {m->head.module, o->dense.module, other ? "lm_head" : NULL};
     size_t count = 0;
     for (size_t i = 0; i < 3; i++) {
@@ -310,6 +347,9 @@ size_t nyb_model_plain_modules(nyb_model *m, const char **names)
             names[count] = full[i];
         count += full[i] != NULL;
     }
+    for (size_t i = 0; m->config.wrapped && nyb_wrapper_pattern(i); i++, count++)
+        if (names)
+            names[count] = nyb_wrapper_pattern(i);
     add_module(m, names, &count, o->project_in.weight);
     add_module(m, names, &count, o->project_out.weight);
     for (size_t b = 0; b < m->config.blocks; b++) {

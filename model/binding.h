@@ -67,6 +67,9 @@ nyb_weight_input nyb_model_head_input(const nyb_model *model, const float *x);
 NYB_NODISCARD nyb_status nyb_bind_outer(nyb_model *m, nyb_err *err);
 NYB_NODISCARD nyb_status nyb_bind_block(nyb_model *m, size_t block, nyb_err *err);
 
+// The full name of a norm's gains or biases, which are called gamma and beta in old files.
+const char *nyb_norm_part(nyb_model *m, const char *module, bool bias);
+
 // Finds a tensor, and checks its type and shape; cols 0: a vector.
 NYB_NODISCARD nyb_status nyb_bind_tensor(const nyb_tensor **out, nyb_model *m, const char *name,
                                          size_t rows, size_t cols, nyb_err *err);

@@ -7,6 +7,7 @@
 #include "core/dtype.h"
 #include "core/file.h"
 #include "model/config_parts.h"
+#include "model/config_wrapper.h"
 
 // Keys that ask for something which nybble does not compute, or only for some families. They are
 // fine when absent, null, false, empty, or equal to the number at which the feature does nothing.
@@ -150,6 +151,10 @@ static nyb_status read_arch(const nyb_config_reader *r, nyb_err *err)
                                       arch->model_type);
         last = arch->model_type;
     }
+    for (size_t i = 0; nyb_wrapper_at(i); i++)
+        if (used < sizeof(known))
+            used += (size_t) snprintf(known + used, sizeof(known) - used, ", %s",
+                                      nyb_wrapper_at(i)->model_type);
     return nyb_fail(err, NYB_E_UNSUPPORTED, "%s: model type '%s' is not supported, these are: %s",
                     r->name, type, known);
 }
@@ -275,7 +280,12 @@ static nyb_status read_labels(const nyb_config_reader *r, nyb_err *err)
 {
     nyb_model_config *const c = r->out;
     const json_t *const labels = json_object_get(r->doc, "id2label");
+    const char *const class =
+        json_string_value(json_array_get(json_object_get(r->doc, "architectures"), 0));
     if (!c->arch->classifier.out)
+        return NYB_OK;
+    c->bare = class && !strstr(class, "ForSequenceClassification");
+    if (c->bare)
         return NYB_OK;
     c->labels = json_is_object(labels) ? json_object_size(labels) : 0;
     if (c->labels)
@@ -378,13 +388,16 @@ nyb_status nyb_model_config_read(nyb_model_config *out, const json_t *doc, const
         read_norm,     read_dtype,           nyb_config_ropes,  read_labels,
         read_ids,
     };
-    const nyb_config_reader r = {.out = out, .doc = doc, .name = name};
+    json_t *inside = NULL;
     *out = (nyb_model_config){0};
     if (!json_is_object(doc))
         return nyb_fail(err, NYB_E_FORMAT, "%s: not a JSON object", name);
-    nyb_status status = NYB_OK;
+    nyb_status status = nyb_wrapper_inside(&inside, doc, name, err);
+    const nyb_config_reader r = {.out = out, .doc = inside, .name = name};
     for (size_t i = 0; status == NYB_OK && i < sizeof(readers) / sizeof(readers[0]); i++)
         status = readers[i](&r, err);
+    out->wrapped = inside != doc;
+    json_decref(inside);
     return status;
 }
 

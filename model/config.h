@@ -86,7 +86,9 @@ typedef struct nyb_model_config {
     nyb_experts_config experts;
     size_t extra_blocks; // further ones in the file that the forward pass does not run
     size_t token_types;
-    size_t labels; // of a sequence classifier; 0: a language model
+    size_t labels; // of a sequence classifier; 0: a language model, or bare
+    bool wrapped;  // inside a multimodal model
+    bool bare;     // an encoder without a head: its outputs are its last states
     bool has_bos, has_pad;
     size_t bos, pad;
     size_t eos_count;

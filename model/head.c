@@ -152,10 +152,10 @@ nyb_status nyb_head(const nyb_context *ctx, nyb_batch *batch, size_t token0, nyb
 {
     const nyb_model_config *const config = nyb_model_config_of(batch->model);
     assert(logits.cols == config->vocab && token0 + logits.rows <= batch->tokens);
-    if (config->labels)
-        return nyb_fail(err, NYB_E_UNSUPPORTED,
-                        "%s: a sequence classifier has no next token to predict",
-                        nyb_model_folder(batch->model));
+    if (config->labels || config->bare)
+        return nyb_fail(err, NYB_E_UNSUPPORTED, "%s: %s has no next token to predict",
+                        nyb_model_folder(batch->model),
+                        config->bare ? "an encoder" : "a sequence classifier");
     // Nothing is left in the stages' buffer after the last block: the normed rows go there.
     head h = {
         .model = batch->model,

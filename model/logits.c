@@ -18,10 +18,15 @@ typedef struct logits_run {
     size_t together; // samples
     nyb_block_weights weights;
     nyb_batch batch;
-    size_t width; // of a row: the vocabulary, or a classifier's labels
+    size_t width; // of a row: the vocabulary, a classifier's labels, or an encoder's states
     nyb_mat tile; // [LOGITS_TOKENS, width]
     nyb_npy_writer *writer;
 } logits_run;
+
+static size_t width_of(const nyb_model_config *config)
+{
+    return config->labels ? config->labels : config->bare ? config->hidden : config->vocab;
+}
 
 static bool is_classifier(const logits_run *r)
 {
@@ -62,6 +67,15 @@ static nyb_status write_classes(logits_run *r, nyb_err *err)
     return status == NYB_OK ? append(r, out.rows, err) : status;
 }
 
+// The last states as they lie in the batch.
+static nyb_status write_states(logits_run *r, nyb_err *err)
+{
+    nyb_status status = NYB_OK;
+    for (size_t t = 0; t < r->batch.tokens && status == NYB_OK; t++)
+        status = nyb_npy_append(r->writer, nyb_row(r->batch.x, t), r->width * sizeof(float), err);
+    return status;
+}
+
 static nyb_status write_logits(logits_run *r, nyb_err *err)
 {
     for (size_t t = 0; t < r->batch.tokens; t += r->tile.rows) {
@@ -89,7 +103,9 @@ static nyb_status run_samples(logits_run *r, nyb_err *err)
             status = nyb_forward(r->ctx, &r->batch, &r->weights, r->ids.at + s * r->ids.length,
                                  "logits", err);
         if (status == NYB_OK)
-            status = is_classifier(r) ? write_classes(r, err) : write_logits(r, err);
+            status = nyb_model_config_of(r->model)->bare ? write_states(r, err)
+                     : is_classifier(r)                  ? write_classes(r, err)
+                                                         : write_logits(r, err);
         if (status != NYB_OK)
             return status;
     }
@@ -125,8 +141,7 @@ nyb_status nyb_logits(const nyb_context *ctx, const char *folder, const char *to
     nyb_status status = nyb_model_open(&model, folder, err);
     r.model = model;
     if (status == NYB_OK)
-        r.width = is_classifier(&r) ? nyb_model_config_of(model)->labels
-                                    : nyb_model_config_of(model)->vocab;
+        r.width = width_of(nyb_model_config_of(model));
     if (status == NYB_OK)
         status = nyb_ids_load(&r.ids, &arena, tokens, nyb_model_config_of(model)->vocab, err);
     if (status == NYB_OK)

@@ -69,15 +69,13 @@ static void add_norm(plan *p, nyb_vector vector, const char *module, size_t widt
 {
     if (!module || p->config->no_norm_gains)
         return;
-    const char *const gain = nyb_arena_format(&p->m->arena, "%s.weight", module);
-    const char *const bias = nyb_arena_format(&p->m->arena, "%s.bias", module);
-    if (!gain || !bias) {
-        p->status = nyb_no_memory(p->err, "a tensor's name", 1, 1);
-        return;
+    const char *const full = name_of(p, "", module);
+    for (int part = 0; full && part < (p->arch->norm == NYB_NORM_LAYER ? 2 : 1); part++) {
+        const int at = (int) vector + part * (int) NYB_VECTOR_BIASES;
+        if (p->status == NYB_OK)
+            p->status = nyb_bind_tensor(&p->block->vectors[at], p->m,
+                                        nyb_norm_part(p->m, full, part == 1), width, 0, p->err);
     }
-    add_vector(p, vector, gain, width, 0);
-    if (p->arch->norm == NYB_NORM_LAYER)
-        add_vector(p, (nyb_vector) (NYB_VECTOR_BIASES + vector), bias, width, 0);
 }
 
 static nyb_linear *add_linear(plan *p, const char *inside, const char *name, size_t rows,

@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 # Fixtures that make a test slow: they stand for the marker `real`, so that builds with
 # sanitizers can leave those tests out.
-REAL = {"smollm2"}
+REAL = {"smollm2", "gemma3", "minilm"}
 
 
 def pytest_configure(config):
@@ -80,11 +80,27 @@ def stories():
     return ROOT / "examples" / "stories260k"
 
 
+def real_model(name):
+    folder = pathlib.Path(os.environ.get("NYB_MODELS", "~/.cache/nybble-models")).expanduser()
+    folder = folder / name
+    if not folder.is_dir():
+        missing(f"{folder} is not there: run tests/tools/fetch_models.py {name}")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def smollm2():
     """SmolLM2-135M in bf16 as a Hugging Face folder."""
-    folder = pathlib.Path(os.environ.get("NYB_MODELS", "~/.cache/nybble-models")).expanduser()
-    folder = folder / "smollm2-135m"
-    if not folder.is_dir():
-        missing(f"{folder} is not there: run tests/tools/fetch_models.py smollm2-135m")
-    return folder
+    return real_model("smollm2-135m")
+
+
+@pytest.fixture(scope="session")
+def gemma3():
+    """Gemma 3 270M in bf16 as a Hugging Face folder."""
+    return real_model("gemma3-270m")
+
+
+@pytest.fixture(scope="session")
+def minilm():
+    """all-MiniLM-L6-v2, an encoder without a head, in f32."""
+    return real_model("minilm-l6")

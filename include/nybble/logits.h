@@ -7,12 +7,13 @@
 // What a run of nyb_logits() wrote.
 typedef struct nyb_logits_result {
     size_t samples, length;
-    size_t vocab; // of a sequence classifier: its labels
+    size_t vocab; // of a sequence classifier: its labels; of an encoder alone: its width
 } nyb_logits_result;
 
 // Runs the model in `folder` over token ids and writes an f32 array file of
 // [samples, length, vocab]; row t of a sample holds the scores for the token after position t.
-// Of a sequence classifier: [samples, labels]. All arithmetic is f32, whatever type the checkpoint
+// Of a sequence classifier: [samples, labels]; of an encoder without a head: its last states,
+// [samples, length, hidden]. All arithmetic is f32, whatever type the checkpoint
 // stores, unless ctx->compute is bf16.
 //
 //   tokens  path of the ids: .npy of integers, [tokens] (one sample) or [samples, length], or JSON

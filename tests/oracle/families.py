@@ -206,6 +206,35 @@ def make(family, index, folder, dtype=torch.float32):
     return model.float()
 
 
+VISION = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2,
+              image_size=28, patch_size=14)
+
+# Multimodal models: class, the family inside and which of its configurations, the rest.
+WRAPPERS = {
+    "gemma3": ("Gemma3", "gemma3_text", 0, dict(
+        vision_config=VISION, mm_tokens_per_image=4, image_token_index=96, boi_token_index=95,
+        eoi_token_index=94)),
+    "mistral3": ("Mistral3", "mistral", 0, dict(
+        vision_config=dict(VISION, model_type="pixtral"), image_token_index=96)),
+    "llava": ("Llava", "llama", 0, dict(
+        vision_config=dict(VISION, model_type="clip_vision_model"), image_token_index=96)),
+    "llama4": ("Llama4", "llama4_text", 0, dict(vision_config=dict(
+        VISION, vision_output_dim=32, projector_input_dim=32, projector_output_dim=32))),
+}
+
+
+def make_wrapped(name, folder):
+    """Saves a multimodal model; gives it in f32."""
+    prefix, family, index, rest = WRAPPERS[name]
+    text = dict(FAMILIES[family][2][index], model_type=family)
+    config = getattr(transformers, prefix + "Config")(text_config=text, **rest)
+    torch.manual_seed(0)
+    model = getattr(transformers, prefix + "ForConditionalGeneration")(config).eval()
+    randomise(model, 77)
+    model.save_pretrained(folder)
+    return model.float()
+
+
 def logits(model, ids):
     """f32 logits of ids [samples, length], a sample at a time."""
     with torch.no_grad():

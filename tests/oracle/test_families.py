@@ -180,3 +180,54 @@ def test_older_spellings_of_rotary_positions(nybble, tmp_path):
     worst = np.abs(run_logits(nybble, tmp_path / "model", ids, tmp_path) - want).max()
     print(f"max difference {worst:.1e}, tolerance {TOLERANCE}")
     assert worst <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", families.WRAPPERS)
+def test_the_language_model_of_a_multimodal_one(nybble, tmp_path, texts, name):
+    model = families.make_wrapped(name, tmp_path / "model")
+    calib, ids = texts
+    want = families.logits(model, ids).numpy()
+    worst = np.abs(run_logits(nybble, tmp_path / "model", ids, tmp_path) - want).max()
+    print(f"{name}: max difference {worst:.1e} of {np.abs(want).max():.2f}, tolerance {TOLERANCE}")
+    assert worst <= TOLERANCE and np.std(want) > 1e-2
+    said = json.loads(nybble("inspect", tmp_path / "model", "--json").stdout)
+    assert said["model_fault"] is None and said["family"]
+    quantise(nybble, tmp_path / "model", tmp_path / "out", "rtn", calib)
+    got = run_logits(nybble, tmp_path / "out", ids, tmp_path)
+    assert 0 < rms(got - want) / want.std() < 1
+    read = type(model).from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
+    worst = np.abs(families.logits(read, ids).numpy() - got).max()
+    print(f"{name}, rounded: transformers differs by {worst:.1e}, tolerance {TOLERANCE}")
+    assert worst <= TOLERANCE
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+@pytest.mark.parametrize("old_names", [False, True])
+def test_encoders_without_a_head(nybble, tmp_path, family, old_names):
+    """Their outputs are the last states; old files call a norm's tensors gamma and beta."""
+    from safetensors.torch import load_file, save_file
+
+    model = families.make(family, 0, tmp_path / "model").base_model
+    model.save_pretrained(tmp_path / "base")
+    if old_names:
+        path = tmp_path / "base" / "model.safetensors"
+        state = load_file(path)
+        old = {name.replace("LayerNorm.weight", "LayerNorm.gamma")
+               .replace("LayerNorm.bias", "LayerNorm.beta"): x for name, x in state.items()}
+        assert old.keys() != state.keys()
+        save_file(old, path, {"format": "pt"})
+    ids = torch.randint(4, 97, (2, 12), generator=torch.Generator().manual_seed(9))
+    with torch.no_grad():
+        want = model(input_ids=ids).last_hidden_state.numpy()
+    got = run_logits(nybble, tmp_path / "base", ids, tmp_path)
+    worst = np.abs(got - want).max()
+    print(f"{family}: max difference {worst:.1e} of {np.abs(want).max():.2f}, tolerance {TOLERANCE}")
+    assert got.shape == want.shape and worst <= TOLERANCE and np.std(want) > 0.1
+    np.save(tmp_path / "c.npy", np.random.default_rng(0).integers(4, 97, 32 * 32))
+    quantise(nybble, tmp_path / "base", tmp_path / "out", "gptq", tmp_path / "c.npy")
+    off = rms(run_logits(nybble, tmp_path / "out", ids, tmp_path) - want) / want.std()
+    print(f"{family}: gptq off by {off:.3f} of the spread, at most 0.5")
+    assert 0 < off < 0.5
+    done = nybble("eval", tmp_path / "base", "-w", "32", "--text", tmp_path / "c.npy",
+                  ok=False)
+    assert done.returncode == 1 and "an encoder has no next token" in done.stderr
