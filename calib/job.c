@@ -42,6 +42,34 @@ static nyb_status check_layer(const nyb_job *job, const nyb_job_layer *layer, ny
     return layer->layout->check(&layer->spec, l->module, err);
 }
 
+// The layout of the job's family that holds what the method makes.
+static const nyb_layout *layout_for(const nyb_layout *layout, nyb_method method)
+{
+    if (method == NYB_METHOD_INT8 && layout->bytes)
+        return layout->bytes;
+    return method == NYB_METHOD_FLOAT8 && layout->floats ? layout->floats : layout;
+}
+
+static void settle_floats(const nyb_job *job, nyb_settings *s)
+{
+    if (s->method == NYB_METHOD_FLOAT8 && s->float8_scales == NYB_SCALES_DEFAULT)
+        s->float8_scales = job->layout->blocks ? NYB_SCALES_BLOCK : NYB_SCALES_CHANNEL;
+}
+
+static size_t group_size_of(const nyb_settings *s, size_t cols)
+{
+    const bool blocks = s->method == NYB_METHOD_FLOAT8 && s->float8_scales == NYB_SCALES_BLOCK;
+    const size_t size = blocks ? NYB_FLOAT8_BLOCK : s->group_size;
+    return blocks ? size < cols ? size : 0 : size == cols ? 0 : size;
+}
+
+static size_t scale_rows_of(const nyb_settings *s)
+{
+    if (s->method != NYB_METHOD_FLOAT8 || s->float8_scales == NYB_SCALES_CHANNEL)
+        return 0;
+    return s->float8_scales == NYB_SCALES_TENSOR ? SIZE_MAX : NYB_FLOAT8_BLOCK;
+}
+
 static nyb_status settle_layer(nyb_job *job, nyb_job_layer *layer, nyb_err *err)
 {
     const nyb_linear *const l = layer->linear;
@@ -53,17 +81,19 @@ static nyb_status settle_layer(nyb_job *job, nyb_job_layer *layer, nyb_err *err)
     if (job->rounded++ == 0 && l->weight)
         job->dtype = l->weight->dtype;
     job->calibrated |= nyb_job_calibrates(layer);
-    layer->layout =
-        s->method == NYB_METHOD_INT8 && job->layout->bytes ? job->layout->bytes : job->layout;
+    layer->layout = layout_for(job->layout, s->method);
+    settle_floats(job, &layer->settings);
     layer->spec = (nyb_layout_spec){
         .rows = l->rows,
         .cols = l->cols,
+        .kind = s->method == NYB_METHOD_FLOAT8 ? s->float8_type : NYB_CODE_INT,
         .bits = s->bits,
-        .group_size = s->group_size == l->cols ? 0 : s->group_size,
+        .group_size = group_size_of(s, l->cols),
+        .scale_rows = scale_rows_of(s),
         .symmetric = s->symmetric,
         .irregular = s->method == NYB_METHOD_GPTQ && s->order == NYB_ORDER_FULL &&
                      !s->static_groups && s->group_size != 0,
-        .scale_dtype = job->layout->scale_dtype(job->dtype),
+        .scale_dtype = layer->layout->scale_dtype(job->dtype),
     };
     return check_layer(job, layer, err);
 }
@@ -245,6 +275,8 @@ nyb_solve_params nyb_job_solve(const nyb_job *job, const nyb_job_layer *layer)
         .scale_dtype = layer->spec.scale_dtype,
         .lowest_zero = job->layout->lowest_zero,
     };
+    params.float8.kind = s->float8_type;
+    params.float8.scales = s->float8_scales;
     params.gptq.order = s->order;
     params.gptq.static_groups = s->static_groups;
     params.gptq.damping = s->damping;

@@ -5,7 +5,7 @@
 #include "core/status.h"
 #include "nybble/solve.h"
 
-static const char *const method_names[NYB_METHOD_COUNT] = {"gptq", "rtn", "int4", "int8"};
+static const char *const method_names[NYB_METHOD_COUNT] = {"gptq", "rtn", "int4", "int8", "float8"};
 static const char *const order_names[] = {
     [NYB_ORDER_GROUP] = "group", [NYB_ORDER_NONE] = "none", [NYB_ORDER_FULL] = "full"};
 
@@ -72,6 +72,18 @@ static nyb_grid_params grid_of(const nyb_solve_params *params)
                              .scale_dtype = asked.scale_dtype};
 }
 
+static nyb_status round_weight(const nyb_context *ctx, nyb_qweight *out, nyb_mat w,
+                               const nyb_solve_params *params, nyb_err *err)
+{
+    if (params->method == NYB_METHOD_FLOAT8) {
+        nyb_float8_params floats = params->float8;
+        floats.scale_dtype = params->gptq.grid.scale_dtype;
+        return nyb_round_float8(ctx, out, w, &floats, err);
+    }
+    const nyb_grid_params grid = grid_of(params);
+    return nyb_round_nearest(ctx, out, w, &grid, err);
+}
+
 static nyb_status round_layer(const nyb_context *ctx, const nyb_hessian *hessian, nyb_mat w,
                               const nyb_solve_params *params, nyb_qweight *out,
                               nyb_gptq_report *report, nyb_err *err)
@@ -83,9 +95,8 @@ static nyb_status round_layer(const nyb_context *ctx, const nyb_hessian *hessian
                               .output_energy = none,
                               .relative_error = none,
                               .solver_loss = none};
-    const nyb_grid_params grid = grid_of(params);
 
-    nyb_status status = nyb_round_nearest(ctx, out, w, &grid, err);
+    nyb_status status = round_weight(ctx, out, w, params, err);
     if (status == NYB_OK && hessian && report)
         status = measure(ctx, hessian, w, out, &result, err);
     if (status != NYB_OK) {

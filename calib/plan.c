@@ -83,7 +83,10 @@ static void count_layer(const nyb_job *job, const nyb_job_layer *layer, double t
     if (nyb_job_calibrates(layer))
         p->solve_flops += 3.0 * rows * cols * cols; // the solve and two losses
     if (!layer->settings.skip) {
-        const double groups = (double) nyb_layout_groups(&layer->spec);
+        const size_t together =
+            layer->spec.scale_rows < layer->spec.rows ? layer->spec.scale_rows : layer->spec.rows;
+        const double groups =
+            (double) nyb_layout_groups(&layer->spec) / (together ? (double) together : 1.0);
         const double each = 8.0 * (double) nyb_dtype_bytes(layer->spec.scale_dtype) +
                             (layer->spec.symmetric ? 0.0 : (double) layer->spec.bits);
         p->bits_per_weight += rows * cols * (double) layer->spec.bits + rows * groups * each;

@@ -13,6 +13,7 @@ typedef struct mode {
 static const mode modes[NYB_METHOD_COUNT] = {
     [NYB_METHOD_INT4] = {.bits = 4, .groups = true},
     [NYB_METHOD_INT8] = {.bits = 8},
+    [NYB_METHOD_FLOAT8] = {.bits = 8},
 };
 
 // A change of method brings the new one's defaults: settings of another kind of method say nothing
@@ -103,6 +104,21 @@ static nyb_status take_order(source from, nyb_gptq_order *out, nyb_err *err)
                                              : no_value(from, "activation_order", word, err);
 }
 
+static nyb_status take_floats(source from, nyb_settings *s, nyb_err *err)
+{
+    const char *type = NULL, *scales = NULL;
+    nyb_status status = nyb_json_text(from.object, "float8_type", &type, from.path, err);
+    if (status == NYB_OK)
+        status = nyb_json_text(from.object, "float8_scales", &scales, from.path, err);
+    if (status != NYB_OK)
+        return status;
+    if (type && (!nyb_code_kind_by_name(type, &s->float8_type) || s->float8_type == NYB_CODE_INT))
+        return no_value(from, "float8_type", type, err);
+    if (scales && !nyb_scales_by_name(scales, &s->float8_scales))
+        return no_value(from, "float8_scales", scales, err);
+    return NYB_OK;
+}
+
 static nyb_status take_group_size(source from, size_t *out, nyb_err *err)
 {
     const json_t *const value = json_object_get(from.object, "group_size");
@@ -125,9 +141,9 @@ static nyb_status take_bits(source from, unsigned *out, nyb_err *err)
 // Every key that an object of settings may have; "pattern" and "modules" are looked at elsewhere.
 static nyb_status check_keys(source from, const char *also, nyb_err *err)
 {
-    static const char *const keys[] = {"method",        "weight_bits",    "group_size",
-                                       "symmetric",     "scale_search",   "activation_order",
-                                       "static_groups", "hessian_damping"};
+    static const char *const keys[] = {
+        "method",           "weight_bits",   "group_size",      "symmetric",   "scale_search",
+        "activation_order", "static_groups", "hessian_damping", "float8_type", "float8_scales"};
     const char *key;
     json_t *value;
     json_object_foreach((json_t *) (uintptr_t) from.object, key, value)
@@ -148,6 +164,8 @@ static nyb_status take_settings(source from, nyb_settings *s, nyb_err *err)
     nyb_status status = take_method(from, s, err);
     if (status == NYB_OK)
         status = take_order(from, &s->order, err);
+    if (status == NYB_OK)
+        status = take_floats(from, s, err);
     if (status == NYB_OK)
         status = take_bits(from, &s->bits, err);
     if (status == NYB_OK)
@@ -189,6 +207,8 @@ static void apply_given(nyb_settings *to, const nyb_quantize_params *params)
     to->order = given & NYB_SETTING_ORDER ? s->order : to->order;
     to->static_groups = given & NYB_SETTING_STATIC_GROUPS ? s->static_groups : to->static_groups;
     to->damping = given & NYB_SETTING_DAMPING ? s->damping : to->damping;
+    to->float8_type = given & NYB_SETTING_FLOAT8_TYPE ? s->float8_type : to->float8_type;
+    to->float8_scales = given & NYB_SETTING_FLOAT8_SCALES ? s->float8_scales : to->float8_scales;
 }
 
 static nyb_status check_modules(const json_t *document, nyb_settings general, const char *path,
@@ -291,9 +311,15 @@ const char *nyb_recipe_unused(const nyb_recipe *recipe, const char *const *modul
 json_t *nyb_settings_json(const nyb_settings *s)
 {
     const json_int_t group = s->group_size ? (json_int_t) s->group_size : -1;
-    return json_pack("{s:s, s:i, s:I, s:b, s:b, s:s, s:b, s:f}", "method",
-                     s->skip ? "none" : nyb_method_name(s->method), "weight_bits", (int) s->bits,
-                     "group_size", group, "symmetric", s->symmetric, "scale_search",
-                     s->scale_search, "activation_order", nyb_gptq_order_name(s->order),
-                     "static_groups", s->static_groups, "hessian_damping", s->damping);
+    json_t *const out =
+        json_pack("{s:s, s:i, s:I, s:b, s:b, s:s, s:b, s:f}", "method",
+                  s->skip ? "none" : nyb_method_name(s->method), "weight_bits", (int) s->bits,
+                  "group_size", group, "symmetric", s->symmetric, "scale_search", s->scale_search,
+                  "activation_order", nyb_gptq_order_name(s->order), "static_groups",
+                  s->static_groups, "hessian_damping", s->damping);
+    if (out && !s->skip && s->method == NYB_METHOD_FLOAT8) {
+        json_object_set_new(out, "float8_type", json_string(nyb_code_kind_name(s->float8_type)));
+        json_object_set_new(out, "float8_scales", json_string(nyb_scales_name(s->float8_scales)));
+    }
+    return out;
 }

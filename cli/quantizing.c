@@ -1,11 +1,14 @@
 #include "cli/quantizing.h"
 
-static const char *const methods[] = {"gptq", "rtn", "int4", "int8", NULL};
+static const char *const methods[] = {"gptq", "rtn", "int4", "int8", "float8", NULL};
+static const char *const float8_types[] = {"e4m3", "e5m2", NULL};
+static const char *const float8_scales[] = {"default", "tensor", "channel", "block", NULL};
 static const char *const orders[] = {"group", "none", "full", NULL};
 static const char *const formats[] = {
-    "compressed-tensors", "gptq",      "gptq_v2",   "awq",       "gguf:Q4_0", "gguf:Q4_1",
-    "gguf:Q5_0",          "gguf:Q5_1", "gguf:Q8_0", "gguf:Q2_K", "gguf:Q3_K", "gguf:Q4_K",
-    "gguf:Q5_K",          "gguf:Q6_K", "gguf:F16",  "gguf:BF16", "gguf:F32",  NULL};
+    "compressed-tensors", "fp8",       "gptq",      "gptq_v2",   "awq",
+    "gguf:Q4_0",          "gguf:Q4_1", "gguf:Q5_0", "gguf:Q5_1", "gguf:Q8_0",
+    "gguf:Q2_K",          "gguf:Q3_K", "gguf:Q4_K", "gguf:Q5_K", "gguf:Q6_K",
+    "gguf:F16",           "gguf:BF16", "gguf:F32",  NULL};
 static const char *const bos_words[] = {"auto", "never", "always", NULL};
 
 const nyb_quantizing nyb_quantizing_defaults = {
@@ -31,9 +34,11 @@ const nyb_option nyb_quantizing_options[] = {
     {"output", 'o', NYB_OPTION_PATH, INTO(output), .value = "FOLDER",
      .about = "Folder, or GGUF file, to write; it appears when it is complete."},
     {"method", 'm', NYB_OPTION_CHOICE, INTO(method), .choices = methods, .value = "METHOD",
-     .about = "gptq: rounding errors are fed back through the Hessian of the inputs. rtn: round to "
-              "nearest on the same grid. int4, int8: one symmetric scale per output channel from "
-              "the largest weight, as Keras does it; int4 with --group-size has zero points.",
+     .about =
+         "gptq: rounding errors are fed back through the Hessian of the inputs. rtn: round to "
+         "nearest on the same grid. int4, int8: one symmetric scale per output channel from "
+         "the largest weight, as Keras does it; int4 with --group-size has zero points. float8: "
+         "8-bit floats, scaled by the largest weight.",
      .section = "Rounding"},
     {"weight-bits", 'b', NYB_OPTION_SIZE, INTO(weight_bits), .value = "N", .min = 2, .max = 8,
      .about = "Bits of a weight: 2, 3, 4 or 8."},
@@ -53,6 +58,14 @@ const nyb_option nyb_quantizing_options[] = {
      .about = "Choose scales by least squared error instead of by the extremes."},
     {"hessian-damping", 0, NYB_OPTION_REAL, INTO(damping), .value = "F", .min = 1e-9, .max = 0.999,
      .about = "Added to the Hessian's diagonal, as a fraction of its mean."},
+    {"float8-type", 0, NYB_OPTION_CHOICE, INTO(float8_type), .choices = float8_types,
+     .value = "TYPE",
+     .about = "Of float8: e4m3 reaches 448 and is what readers know; e5m2 reaches further and is "
+              "coarser."},
+    {"float8-scales", 0, NYB_OPTION_CHOICE, INTO(float8_scales), .choices = float8_scales,
+     .value = "WHICH",
+     .about = "Of float8: one scale for each tensor, each output channel, or each block of 128 x "
+              "128. default: channel; block for --format fp8."},
     {"recipe", 0, NYB_OPTION_PATH, INTO(recipe), .value = "FILE",
      .about = "JSON file with these settings, also for patterns of layers."},
     {"calib", 'c', NYB_OPTION_PATHS, INTO(calib), .value = "FILE[:WEIGHT]",
@@ -93,7 +106,8 @@ const nyb_option nyb_quantizing_options[] = {
      .value = "FORMAT",
      .about =
          "How weights are packed. compressed-tensors (pack-quantized) is read by vLLM at 2 to "
-         "8 bits and by transformers; gptq (v1) by the GPTQ family; gptq_v2 by GPTQModel; "
+         "8 bits and by transformers; gptq (v1) by the GPTQ family; gptq_v2 by GPTQModel; fp8 by "
+         "vLLM and transformers, with --method float8; "
          "awq (4 bits) by vLLM and AutoAWQ; "
          "gguf:TYPE "
          "is one file for llama.cpp, by --method rtn as llama-quantize rounds, or for Q4_0 and "
@@ -124,6 +138,8 @@ static unsigned given_settings(const nyb_call *call)
         {"static-groups", NYB_SETTING_STATIC_GROUPS},
         {"scale-search", NYB_SETTING_SCALE_SEARCH},
         {"hessian-damping", NYB_SETTING_DAMPING},
+        {"float8-type", NYB_SETTING_FLOAT8_TYPE},
+        {"float8-scales", NYB_SETTING_FLOAT8_SCALES},
     };
     unsigned given = 0;
     for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++)
@@ -146,7 +162,9 @@ nyb_quantize_params nyb_quantizing_params(const nyb_call *call)
                      .scale_search = o->scale_search,
                      .order = (nyb_gptq_order) o->order,
                      .static_groups = o->static_groups,
-                     .damping = o->damping},
+                     .damping = o->damping,
+                     .float8_type = (nyb_code_kind) (o->float8_type + NYB_CODE_E4M3),
+                     .float8_scales = (nyb_scales) o->float8_scales},
         .given = given_settings(call),
         .samples = {.paths = o->calib.at,
                     .path_count = o->calib.count,

@@ -8,7 +8,7 @@
 typedef struct nyb_quantizing {
     const char *output, *recipe, *text_field, *imatrix;
     nyb_texts calib;
-    int method, order, bos, format, loss_mask, expert_calibration,
+    int method, float8_type, float8_scales, order, bos, format, loss_mask, expert_calibration,
         expert_fallback; // indices in the choices of the table
     size_t weight_bits;
     int group_size;

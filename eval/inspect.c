@@ -282,7 +282,7 @@ static void sum_parts(const looking *l, nyb_inspect_layer *layer)
     static const char *const parts[] = {
         "qweight",       "qzeros",       "scales",       "g_idx",
         "weight_packed", "weight_scale", "weight_shape", "weight_zero_point",
-        "weight_g_idx",  "weight",       "input_scale"};
+        "weight_g_idx",  "weight",       "input_scale",  "weight_scale_inv"};
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
         const nyb_tensor *const part = part_of(l, layer->name, parts[i]);
         if (!part)
@@ -431,9 +431,9 @@ static nyb_status list_layers(looking *l, bool check, const nyb_context *ctx)
 static bool is_packing(const nyb_tensor *tensor)
 {
     static const char *const parts[] = {
-        ".qweight",       ".qzeros",       ".scales",       ".g_idx",
-        ".weight_packed", ".weight_scale", ".weight_shape", ".weight_zero_point",
-        ".weight_g_idx",  ".input_scale"};
+        ".qweight",       ".qzeros",       ".scales",          ".g_idx",
+        ".weight_packed", ".weight_scale", ".weight_shape",    ".weight_zero_point",
+        ".weight_g_idx",  ".input_scale",  ".weight_scale_inv"};
     const char *const dot = strrchr(tensor->name, '.');
     if (is_byte_weight(tensor))
         return true;

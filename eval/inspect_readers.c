@@ -105,9 +105,25 @@ static bool has_format(const nyb_inspect_layer *l, const char *format)
     return l->format && strcmp(l->format, format) == 0;
 }
 
+static bool is_packed(const nyb_inspect_layer *l)
+{
+    return has_format(l, "pack-quantized");
+}
+
 static bool is_int_quantized(const nyb_inspect_layer *l)
 {
     return has_format(l, "int-quantized");
+}
+
+static bool is_fp8(const nyb_inspect_layer *l)
+{
+    return strcmp(l->layout, "fp8") == 0;
+}
+
+static bool fp8_partial_block(const nyb_inspect_layer *l)
+{
+    return is_fp8(l) &&
+           ((l->rows > 128 && l->rows % 128 != 0) || (l->cols > 128 && l->cols % 128 != 0));
 }
 
 static bool compressed_irregular(const nyb_inspect_layer *l)
@@ -122,7 +138,7 @@ static bool compressed_padded(const nyb_inspect_layer *l)
 
 static bool compressed_dense_three(const nyb_inspect_layer *l)
 {
-    return is_compressed(l) && l->bits == 3 && !l->padded && !is_int_quantized(l);
+    return is_compressed(l) && l->bits == 3 && !l->padded && is_packed(l);
 }
 
 static bool compressed_asymmetric(const nyb_inspect_layer *l)
@@ -132,7 +148,7 @@ static bool compressed_asymmetric(const nyb_inspect_layer *l)
 
 static bool compressed_channel(const nyb_inspect_layer *l)
 {
-    return is_compressed(l) && l->group_size == 0 && !is_int_quantized(l);
+    return is_compressed(l) && l->group_size == 0 && is_packed(l);
 }
 
 static bool compressed_partial_group(const nyb_inspect_layer *l)
@@ -182,6 +198,12 @@ static const rule rules[] = {
      "asymmetric: with dequantize=True, as nybble writes it into config.json"},
     {TRANSFORMERS, compressed_partial_group, NYB_LOADS_NOT, "wants whole groups"},
 
+    {TRANSFORMERS, is_fp8, NYB_LOADS_IF,
+     "on a GPU, or with quantization_config=FineGrainedFP8Config(dequantize=True)"},
+    {TRANSFORMERS, fp8_partial_block, NYB_LOADS_NOT,
+     "takes fp8's blocks for smaller ones where a side is no multiple of 128"},
+
+    {GPTQMODEL, is_fp8, NYB_LOADS_NOT, "is made for gptq, not for fp8"},
     {GPTQMODEL, is_compressed, NYB_LOADS_NOT, "is made for gptq, not for compressed-tensors"},
     {GPTQMODEL, gptq_odd_rows, NYB_LOADS_NOT, "wants outputs in multiples of 32"},
     {GPTQMODEL, gptq_odd_group, NYB_LOADS_NOT, "knows the group sizes -1 and 16 to 1024 only"},
@@ -193,6 +215,7 @@ static const rule rules[] = {
     {LLAMA_CPP, compressed_channel, NYB_LOADS_NOT,
      "reads compressed-tensors with groups only, not per channel"},
     {LLAMA_CPP, compressed_dense_three, NYB_LOADS_NOT, "reads 3 bits in the older packing only"},
+    {LLAMA_CPP, is_fp8, NYB_LOADS_IF, "it dequantises to float"},
     {LLAMA_CPP, is_any_gptq, NYB_LOADS_IF, "it dequantises to float"},
     {LLAMA_CPP, is_compressed, NYB_LOADS_IF, "it dequantises to float"},
 };

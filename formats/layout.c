@@ -12,6 +12,9 @@ static const nyb_layout *const layouts[] = {
     &nyb_layout_awq,
 };
 
+// Those that hold no whole numbers.
+static const nyb_layout *const float_layouts[] = {&nyb_layout_fp8};
+
 enum { LAYOUT_COUNT = sizeof(layouts) / sizeof(layouts[0]) };
 
 size_t nyb_layout_count(void)
@@ -29,6 +32,10 @@ const nyb_layout *nyb_layout_by_name(const char *name)
     for (size_t i = 0; i < LAYOUT_COUNT; i++) {
         if (strcmp(layouts[i]->name, name) == 0)
             return layouts[i];
+    }
+    for (size_t i = 0; i < sizeof(float_layouts) / sizeof(float_layouts[0]); i++) {
+        if (strcmp(float_layouts[i]->name, name) == 0)
+            return float_layouts[i];
     }
     return NULL;
 }

@@ -49,6 +49,7 @@ typedef struct nyb_layout {
     const char *format; // its name inside a configuration that knows several; NULL: none
     const struct nyb_layout *bytes;  // where whole numbers are to have a byte each; NULL: here too
     const struct nyb_layout *floats; // where 8-bit floats are; NULL: nowhere
+    bool blocks; // 8-bit floats have scales of blocks unless others are asked for
 
     const char *marker; // "qweight": a layer is in this layout when it has such a tensor
 
@@ -102,7 +103,7 @@ typedef struct nyb_layout {
 // NULL when there is none of this name.
 const nyb_layout *nyb_layout_by_name(const char *name);
 
-// All layouts, for help and tests.
+// All layouts that hold whole numbers, for tests.
 size_t nyb_layout_count(void);
 const nyb_layout *nyb_layout_at(size_t index);
 

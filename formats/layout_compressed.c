@@ -281,6 +281,7 @@ const nyb_layout nyb_layout_compressed_tensors = {
     .about = "compressed-tensors: vLLM, transformers, llama.cpp's converter",
     .format = "pack-quantized",
     .bytes = &nyb_layout_int_quantized,
+    .floats = &nyb_layout_float_quantized,
     .marker = "weight_packed",
     .lowest_zero = 0,
     .scale_dtype = scale_dtype,

@@ -4,14 +4,28 @@
 
 #include "formats/layout_parts.h"
 
+static const char *strategy_of(const nyb_layout_spec *spec)
+{
+    if (spec->scale_rows)
+        return spec->scale_rows == SIZE_MAX ? "tensor" : "block";
+    return spec->group_size ? "group" : "channel";
+}
+
 // Readers forbid keys that they do not know, so nothing is added here.
 static json_t *scheme_of(const nyb_layout_spec *spec)
 {
-    const bool grouped = spec->group_size != 0;
+    const bool blocks = spec->scale_rows && spec->scale_rows != SIZE_MAX;
+    const bool grouped = spec->group_size != 0 && !blocks;
     json_t *const weights = json_pack(
-        "{s:I, s:s, s:b, s:s, s:o, s:b}", "num_bits", (json_int_t) spec->bits, "type", "int",
-        "symmetric", spec->symmetric, "strategy", grouped ? "group" : "channel", "group_size",
+        "{s:I, s:s, s:b, s:s, s:o, s:b}", "num_bits", (json_int_t) spec->bits, "type",
+        spec->kind == NYB_CODE_INT ? "int" : "float", "symmetric", spec->symmetric, "strategy",
+        strategy_of(spec), "group_size",
         grouped ? json_integer((json_int_t) spec->group_size) : json_null(), "dynamic", false);
+    if (weights && blocks)
+        json_object_set_new(
+            weights, "block_structure",
+            json_pack("[I, I]", (json_int_t) spec->scale_rows,
+                      (json_int_t) (spec->group_size ? spec->group_size : spec->scale_rows)));
     return json_pack("{s:[], s:n, s:n, s:o}", "targets", "input_activations", "output_activations",
                      "weights", weights);
 }

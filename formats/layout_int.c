@@ -107,13 +107,12 @@ static nyb_status unpack(nyb_qweight *out, const nyb_checkpoint *file, const cha
 {
     const nyb_layer layer = {file, module, err};
     const nyb_tensor *codes = NULL;
-    const size_t group = spec->group_size < spec->cols ? spec->group_size : 0;
     *out = (nyb_qweight){0};
     nyb_status status = nyb_layer_get(&codes, &layer, suffixes[CODES]);
     if (status == NYB_OK)
         status = nyb_layer_matrix(&layer, codes, NYB_I8, spec->rows, spec->cols);
     if (status == NYB_OK)
-        status = nyb_qweight_init(out, spec->rows, spec->cols, spec->bits, group, err);
+        status = nyb_layer_init(out, spec, err);
     if (status != NYB_OK)
         return status;
     out->symmetric = spec->symmetric;

@@ -84,12 +84,19 @@ nyb_status nyb_layer_scales(nyb_qweight *q, const nyb_layer *layer, const nyb_te
         return nyb_layer_fail(layer, tensor, NYB_E_FORMAT, "is of type %s, want F16, BF16 or F32",
                               nyb_dtype_name(tensor->dtype));
     const size_t size = nyb_dtype_bytes(tensor->dtype);
-    nyb_status status = nyb_layer_matrix(layer, tensor, tensor->dtype, down ? q->groups : q->rows,
-                                         down ? q->rows : q->groups);
+    const size_t together = q->scale_rows < q->rows && q->scale_rows ? q->scale_rows
+                            : q->scale_rows                          ? q->rows
+                                                                     : 1;
+    const size_t rows = (q->rows + together - 1) / together;
+    // A lone scale may have no axes, or one.
+    const bool lone = rows == 1 && q->groups == 1 && tensor->bytes == size;
+    nyb_status status = lone ? NYB_OK
+                             : nyb_layer_matrix(layer, tensor, tensor->dtype,
+                                                down ? q->groups : rows, down ? rows : q->groups);
     q->scale_dtype = tensor->dtype;
     for (size_t i = 0; i < q->rows && status == NYB_OK; i++) {
         for (size_t g = 0; g < q->groups && status == NYB_OK; g++) {
-            const size_t at = down ? g * q->rows + i : i * q->groups + g;
+            const size_t row = i / together, at = down ? g * rows + row : row * q->groups + g;
             float *const scale = &q->scales[i * q->groups + g];
             nyb_widen(scale, (const unsigned char *) tensor->at + at * size, tensor->dtype, 1);
             status = check_scale(layer, tensor, *scale, i, g);

@@ -6,10 +6,10 @@
 #include "formats/layout.h"
 
 extern const nyb_layout nyb_layout_gptq, nyb_layout_gptq_v2, nyb_layout_compressed_tensors,
-    nyb_layout_awq;
+    nyb_layout_awq, nyb_layout_fp8;
 
 // compressed-tensors has further formats, which share its configuration.
-extern const nyb_layout nyb_layout_int_quantized;
+extern const nyb_layout nyb_layout_int_quantized, nyb_layout_float_quantized;
 json_t *nyb_layout_compressed_config(const nyb_layout_run *run);
 
 // The quantization_config of each GPTQ version.

@@ -151,6 +151,7 @@ static const struct {
 } readers[] = {
     {"gptq", nyb_rules_of_gptq},
     {"awq", nyb_rules_of_awq},
+    {"fp8", nyb_rules_of_fp8},
     {"compressed-tensors", nyb_rules_of_compressed_tensors},
 };
 

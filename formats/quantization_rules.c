@@ -213,7 +213,7 @@ static nyb_status check_features(const nyb_quantization *q, const json_t *config
 }
 
 static const nyb_layout *const formats[] = {&nyb_layout_compressed_tensors,
-                                            &nyb_layout_int_quantized};
+                                            &nyb_layout_int_quantized, &nyb_layout_float_quantized};
 
 // The layout of the format that `config` names; where it names none, *out stays.
 static nyb_status read_format(const nyb_layout **out, const nyb_quantization *q,
@@ -230,7 +230,8 @@ static nyb_status read_format(const nyb_layout **out, const nyb_quantization *q,
         }
     }
     return nyb_fail(err, NYB_E_UNSUPPORTED,
-                    "%s: %s is in format '%s'; nybble reads pack-quantized and int-quantized",
+                    "%s: %s is in format '%s'; nybble reads pack-quantized, "
+                    "int-quantized and float-quantized",
                     q->name, where, format);
 }
 
@@ -256,10 +257,16 @@ static nyb_status read_strategy(nyb_layout_spec *spec, const nyb_quantization *q
     else if (strcmp(strategy, "group") == 0)
         return nyb_fail(err, NYB_E_FORMAT, "%s: %s has the strategy 'group' without a group_size",
                         q->name, where);
+    else if (strcmp(strategy, "tensor") == 0 && spec->kind != NYB_CODE_INT)
+        spec->scale_rows = SIZE_MAX;
+    else if (strcmp(strategy, "block") == 0 && spec->kind != NYB_CODE_INT)
+        return nyb_rules_read_block(spec, q, json_object_get(weights, "block_structure"),
+                                    "block_structure", err);
     else
         return nyb_fail(err, NYB_E_UNSUPPORTED,
-                        "%s: %s has the strategy '%s'; nybble reads 'group' and 'channel'", q->name,
-                        where, strategy);
+                        "%s: %s has the strategy '%s'; nybble reads 'group' and 'channel', and of "
+                        "8-bit floats 'tensor' and 'block'",
+                        q->name, where, strategy);
     return NYB_OK;
 }
 
@@ -276,12 +283,26 @@ static nyb_status read_weights(nyb_layout_spec *spec, const nyb_quantization *q,
         status = nyb_json_bool(weights, "symmetric", &spec->symmetric, q->name, err);
     if (status != NYB_OK)
         return status;
-    if (strcmp(type, "int") != 0)
-        return nyb_fail(err, NYB_E_UNSUPPORTED, "%s: %s has weights of type '%s'; nybble reads int",
-                        q->name, where, type);
+    if (strcmp(type, "float") == 0 && bits == 8 && spec->symmetric)
+        spec->kind = NYB_CODE_E4M3;
+    else if (strcmp(type, "int") != 0)
+        return nyb_fail(err, NYB_E_UNSUPPORTED,
+                        "%s: %s has weights of type '%s' of %zu bits; nybble reads int, and "
+                        "symmetric float of 8 bits",
+                        q->name, where, type, bits);
     status = nyb_rules_check_bits(q, bits, where, err);
     spec->bits = (unsigned) bits;
     return status == NYB_OK ? read_strategy(spec, q, weights, where, err) : status;
+}
+
+// Floats are in the format for floats, and nothing else is.
+static nyb_status check_kind(const nyb_layout *layout, const nyb_layout_spec *spec,
+                             const nyb_quantization *q, const char *where, nyb_err *err)
+{
+    if ((layout == &nyb_layout_float_quantized) == (spec->kind != NYB_CODE_INT))
+        return NYB_OK;
+    return nyb_fail(err, NYB_E_FORMAT, "%s: %s has weights of type '%s' in format '%s'", q->name,
+                    where, spec->kind == NYB_CODE_INT ? "int" : "float", layout->format);
 }
 
 static nyb_status read_scheme(nyb_quantized *out, const nyb_quantization *q, const json_t *group,
@@ -293,8 +314,8 @@ static nyb_status read_scheme(nyb_quantized *out, const nyb_quantization *q, con
     if (!json_is_object(group) || !json_is_array(json_object_get(group, "targets")))
         return nyb_fail(err, NYB_E_FORMAT, "%s: config group '%s' has no list of targets", q->name,
                         where);
-    if (given(group, "input_activations") || given(group, "output_activations"))
-        return refuse(q, "quantised activations", err);
+    if (given(group, "output_activations"))
+        return refuse(q, "quantised output activations", err);
     nyb_status status = read_format(&layout, q, group, where, err);
     if (status != NYB_OK || !weights)
         return status;
@@ -302,6 +323,8 @@ static nyb_status read_scheme(nyb_quantized *out, const nyb_quantization *q, con
         return nyb_fail(err, NYB_E_FORMAT, "%s: 'weights' of config group '%s' is not an object",
                         q->name, where);
     status = read_weights(&out->spec, q, weights, where, err);
+    if (status == NYB_OK)
+        status = check_kind(layout, &out->spec, q, where, err);
     if (status == NYB_OK)
         out->layout = layout;
     return status;

@@ -42,6 +42,12 @@ NYB_NODISCARD nyb_status nyb_rules_of_awq(nyb_quantization *q, const json_t *con
 NYB_NODISCARD nyb_status nyb_rules_of_compressed_tensors(nyb_quantization *q, const json_t *config,
                                                          nyb_err *err);
 
+NYB_NODISCARD nyb_status nyb_rules_of_fp8(nyb_quantization *q, const json_t *config, nyb_err *err);
+
+// Reads the two sides of a block that shares a scale, [rows, columns], from the key `name`.
+NYB_NODISCARD nyb_status nyb_rules_read_block(nyb_layout_spec *spec, const nyb_quantization *q,
+                                              const json_t *value, const char *name, nyb_err *err);
+
 // Bits that nybble reads, of q's file. `where` says what has them.
 NYB_NODISCARD nyb_status nyb_rules_check_bits(const nyb_quantization *q, size_t bits,
                                               const char *where, nyb_err *err);

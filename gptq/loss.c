@@ -5,6 +5,7 @@
 
 #include "core/linalg.h"
 #include "core/memory.h"
+#include "core/qweight.h"
 #include "core/threads.h"
 #include "nybble/gptq.h"
 #include "ptq/tile.h"
@@ -23,13 +24,18 @@ typedef struct loss_job {
 // d -= q, for the rows from row0 on
 static void subtract(nyb_mat d, const nyb_qweight *q, size_t row0, size_t rows)
 {
+    float values[256];
+    for (int c = 0; c < 256; c++)
+        values[c] = (float) c;
+    if (q->kind != NYB_CODE_INT)
+        nyb_code_values(q->kind, values);
     for (size_t lane = 0; lane < rows; lane++) {
         const uint8_t *const codes = q->codes + (row0 + lane) * q->cols;
         const float *const scales = q->scales + (row0 + lane) * q->groups;
         const uint8_t *const zeros = q->zeros + (row0 + lane) * q->groups;
         for (size_t j = 0; j < q->cols; j++) {
             const uint32_t g = q->group_of[j];
-            nyb_row(d, j)[lane] -= scales[g] * (float) ((int) codes[j] - (int) zeros[g]);
+            nyb_row(d, j)[lane] -= scales[g] * (values[codes[j]] - (float) zeros[g]);
         }
     }
 }

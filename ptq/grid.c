@@ -32,7 +32,7 @@ static float smallest_scale(nyb_dtype dtype)
     return dtype == NYB_F16 ? 0x1p-24f : FLT_MIN;
 }
 
-static float storable(double scale, nyb_dtype dtype)
+float nyb_grid_storable(double scale, nyb_dtype dtype)
 {
     const float rounded = nyb_round_to((float) scale, dtype), least = smallest_scale(dtype);
     return rounded > least ? rounded : least;
@@ -43,7 +43,7 @@ void nyb_grid_span(const nyb_grid_params *params, float low, float high, float *
     const double top = (double) nyb_grid_top(params->bits), least = params->lowest_zero;
     const double step = params->reference ? (double) ((high - low) / (float) top)
                                           : ((double) high - (double) low) / top;
-    *scale = storable(step, params->scale_dtype);
+    *scale = nyb_grid_storable(step, params->scale_dtype);
     if (params->symmetric) {
         *zero = (float) (1u << (params->bits - 1));
         return;
@@ -51,7 +51,7 @@ void nyb_grid_span(const nyb_grid_params *params, float low, float high, float *
     const double wanted =
         params->reference ? (double) rintf(-low / *scale) : rint(-(double) low / (double) *scale);
     if (!params->reference && wanted < least) // fewer codes lie above zero now: widen the steps
-        *scale = storable((double) high / (top - least), params->scale_dtype);
+        *scale = nyb_grid_storable((double) high / (top - least), params->scale_dtype);
     *zero = (float) (wanted < least ? least : wanted > top ? top : wanted);
 }
 
@@ -85,7 +85,7 @@ static void fit_absmax(const nyb_grid_params *params, const float *low, const fl
     const float steps = (float) ((1u << (params->bits - 1)) - 1);
     for (size_t lane = 0; lane < NYB_LANES; lane++) {
         const float absmax = fmaxf(-low[lane], high[lane]) + 1e-7f;
-        out->scale[lane] = storable((double) (absmax / steps), params->scale_dtype);
+        out->scale[lane] = nyb_grid_storable((double) (absmax / steps), params->scale_dtype);
         out->zero[lane] = (float) (1u << (params->bits - 1));
     }
 }
@@ -102,7 +102,7 @@ static void fit_extremes(const nyb_grid_params *params, nyb_mat values, nyb_grid
             high = fmaxf(high, nyb_row(values, j)[lane]);
         }
         const float step = ((high - low) + 1e-7f) / top;
-        out->scale[lane] = storable((double) step, params->scale_dtype);
+        out->scale[lane] = nyb_grid_storable((double) step, params->scale_dtype);
         out->zero[lane] = nyb_clamp(rintf(-low / out->scale[lane]), least, top);
     }
 }

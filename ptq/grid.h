@@ -57,6 +57,10 @@ static inline float nyb_grid_code(float w, float scale, float zero, float top)
     return nyb_grid_code_at(w / scale, zero, top);
 }
 
+// The nearest scale that a file holds, no smaller than one that every reader takes for more than 0.
+// Infinite when it is too large for dtype.
+float nyb_grid_storable(double scale, nyb_dtype dtype);
+
 // Checks every field for a weight of `cols` columns. NYB_E_ARG.
 NYB_NODISCARD nyb_status nyb_grid_check(const nyb_grid_params *params, size_t cols, nyb_err *err);
 

@@ -9,6 +9,7 @@
 #define NYB_QUANTIZE_H_
 
 #include "nybble/context.h"
+#include "nybble/float8.h"
 #include "nybble/samples.h"
 #include "nybble/solve.h"
 
@@ -22,7 +23,9 @@ typedef struct nyb_settings {
     bool scale_search; // least squared error instead of the extremes
     nyb_gptq_order order;
     bool static_groups;
-    double damping; // of the mean diagonal of the Hessian, (0, 1)
+    double damping;            // of the mean diagonal of the Hessian, (0, 1)
+    nyb_code_kind float8_type; // NYB_CODE_E4M3 or NYB_CODE_E5M2
+    nyb_scales float8_scales;
 } nyb_settings;
 
 #define NYB_SETTINGS_DEFAULTS                                                                      \
@@ -31,7 +34,8 @@ typedef struct nyb_settings {
                     .group_size = 128,                                                             \
                     .symmetric = true,                                                             \
                     .order = NYB_ORDER_GROUP,                                                      \
-                    .damping = 0.01})
+                    .damping = 0.01,                                                               \
+                    .float8_type = NYB_CODE_E4M3})
 
 // Names a setting in nyb_quantize_params.given.
 enum nyb_setting {
@@ -43,6 +47,8 @@ enum nyb_setting {
     NYB_SETTING_ORDER = 1u << 5,
     NYB_SETTING_STATIC_GROUPS = 1u << 6,
     NYB_SETTING_DAMPING = 1u << 7,
+    NYB_SETTING_FLOAT8_TYPE = 1u << 8,
+    NYB_SETTING_FLOAT8_SCALES = 1u << 9,
 };
 
 // Which tokens an expert's layers are calibrated on.

@@ -2,6 +2,7 @@
 #ifndef NYB_SOLVE_H_
 #define NYB_SOLVE_H_
 
+#include "nybble/float8.h"
 #include "nybble/gptq.h"
 
 typedef enum nyb_method {
@@ -9,10 +10,11 @@ typedef enum nyb_method {
     NYB_METHOD_RTN,      // plain rounding to the nearest point of the same grid
     NYB_METHOD_INT4,     // Keras' int4: one symmetric absmax scale a channel, or groups with zeros
     NYB_METHOD_INT8,     // Keras' int8: one symmetric absmax scale a channel
+    NYB_METHOD_FLOAT8,   // 8-bit floats, symmetric from the largest weight
     NYB_METHOD_COUNT
 } nyb_method;
 
-// "gptq", "rtn", "int4", "int8". Never NULL.
+// "gptq", "rtn", "int4", "int8", "float8". Never NULL.
 NYB_API const char *nyb_method_name(nyb_method method);
 
 // Returns false, and leaves *out alone, for any other word.
@@ -26,9 +28,11 @@ typedef struct nyb_solve_params {
     nyb_method method;
     // rtn uses its grid; int8 only scale_dtype of that, int4 also lowest_zero and group_size.
     nyb_gptq_params gptq;
+    nyb_float8_params float8; // scale_dtype is that of gptq's grid
 } nyb_solve_params;
 
-#define NYB_SOLVE_DEFAULTS ((nyb_solve_params){.gptq = NYB_GPTQ_DEFAULTS})
+#define NYB_SOLVE_DEFAULTS                                                                         \
+    ((nyb_solve_params){.gptq = NYB_GPTQ_DEFAULTS, .float8 = NYB_FLOAT8_DEFAULTS})
 
 // Quantises w by the method that params names. What a method does not have stays 0 in the
 // report, and its losses are NaN without a Hessian.

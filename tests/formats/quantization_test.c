@@ -141,7 +141,7 @@ static void what_is_not_understood_is_refused(void **state)
          "sparsity_config"},
         {CT(",\"transform_config\":{\"a\":1}"), NYB_E_UNSUPPORTED, "transform_config"},
         {GROUP(",\"weights\":3"), NYB_E_FORMAT, "weights"},
-        {GROUP(",\"input_activations\":{}"), NYB_E_UNSUPPORTED, "activations"},
+        {GROUP(",\"output_activations\":{}"), NYB_E_UNSUPPORTED, "activations"},
         {GROUP(",\"format\":\"mxfp8-quantized\""), NYB_E_UNSUPPORTED, "mxfp8-quantized"},
         {GROUP(",\"weights\":{\"num_bits\":4,\"type\":\"float\"}"), NYB_E_UNSUPPORTED, "float"},
         {GROUP(",\"weights\":{\"num_bits\":6}"), NYB_E_UNSUPPORTED, "6-bit"},

@@ -1,18 +1,53 @@
 """The simple modes: int8, int4 and float8, against the formulas of the tools that they come from and
 against readers of the files."""
 import json
+import shutil
 
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
 import transformers
 from compressed_tensors.compressors import BaseCompressor
 from compressed_tensors.quantization import QuantizationScheme
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from test_float8 import driver  # noqa: F401 (a fixture)
 from test_quantize import fingerprint, padded, report  # noqa: F401 (a fixture)
 
 EPSILON = np.float32(1e-7)
+FLOAT8 = {"F8_E4M3": (ml_dtypes.float8_e4m3fn, 448.0), "F8_E5M2": (ml_dtypes.float8_e5m2, 57344.0)}
+
+
+def copied(model, folder, tensors):
+    """The model with other tensors."""
+    shutil.copytree(model, folder)
+    save_file({n: t.contiguous() for n, t in tensors.items()}, folder / "model.safetensors",
+              {"format": "pt"})
+    return folder
+
+
+def widened(model, folder, width):
+    """The model with feed-forward parts of another width, by weights that are small."""
+    tensors = load_file(model / "model.safetensors")
+    config = json.loads((model / "config.json").read_text())
+    narrow, rng = config["intermediate_size"], np.random.default_rng(2)
+    for name, tensor in tensors.items():
+        if "mlp" in name:
+            shape = [width if n == narrow else n for n in tensor.shape]
+            grown = torch.from_numpy(rng.normal(0, 0.01, shape).astype(np.float32))
+            grown[: tensor.shape[0], : tensor.shape[1]] = tensor
+            tensors[name] = grown
+    config["intermediate_size"] = width
+    copied(model, folder, tensors)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wide(stories, tmp_path_factory):
+    """With more than one block of 128, and not a whole one."""
+    return widened(stories, tmp_path_factory.mktemp("wide") / "model", 200)
 
 
 def quantize(nybble, model, out, *more):
@@ -97,8 +132,11 @@ MODES = {
     "int8": ["-m", "int8"],
     "int4": ["-m", "int4"],
     "int4 in groups": ["-m", "int4", "-g", 16],
+    "float8": ["-m", "float8"],
+    "float8 of tensors": ["-m", "float8", "--float8-scales", "tensor"],
+    "float8 of blocks": ["-m", "float8", "--float8-scales", "block"],
 }
-FORMATS = {"int8": "int-quantized", "int4": "pack-quantized", "int4 in groups": "pack-quantized"}
+FORMATS = {"int8": "int-quantized", "int4": "pack-quantized", "floa": "float-quantized"}
 
 
 def logits_of(nybble, folder, ids, tmp_path):
@@ -110,7 +148,7 @@ def logits_of(nybble, folder, ids, tmp_path):
 @pytest.mark.parametrize("mode", MODES)
 def test_transformers_runs_the_file(nybble, padded, tmp_path, mode):
     tensors, config = quantize(nybble, padded, tmp_path / "out", *MODES[mode])
-    assert config["format"] == FORMATS[mode]
+    assert config["format"] == FORMATS[mode[:4]]
     ids = np.random.default_rng(3).integers(3, 512, (4, 64)).astype(np.int64)
     got = logits_of(nybble, tmp_path / "out", ids, tmp_path)
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
@@ -135,3 +173,108 @@ def test_int8_files_hold_the_formula(nybble, stories, tmp_path):
         assert torch.equal(got, codes.float() * scale)
         parts = codes.numpy().astype(int) + 128, scale.numpy(), np.full(scale.shape, 128)
         assert fingerprint(*parts, np.zeros(codes.shape[1]), 8) == hashes[module]
+
+
+# ---- 8-bit floats ---------------------------------------------------------------------------
+
+def want_float8(weight, scales, dtype, largest):
+    """Codes and the scale of every weight, by numpy and ml_dtypes."""
+    rows, cols = weight.shape
+    absmax = np.abs(weight)
+    if scales == "tensor":
+        most = np.full_like(weight, absmax.max())
+    elif scales == "channel":
+        most = np.broadcast_to(absmax.max(1, keepdims=True), weight.shape)
+    else:
+        most = np.empty_like(weight)
+        for i in range(0, rows, 128):
+            for j in range(0, cols, 128):
+                most[i:i + 128, j:j + 128] = absmax[i:i + 128, j:j + 128].max()
+    scale = (most.astype(np.float64) / largest).astype(np.float32)
+    scale[most == 0] = 1
+    return (weight / scale).clip(-largest, largest).astype(dtype), scale
+
+
+@pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E5M2"])
+def test_codes_are_those_of_ml_dtypes(driver, kind):
+    """All bf16 values and a million of f32; what is too large saturates in e4m3."""
+    rng = np.random.default_rng(9)
+    every = np.concatenate([np.arange(65536, dtype=np.uint32) << 16,
+                            rng.integers(0, 2**32, 1_000_000, dtype=np.uint32)]).view(np.float32)
+    dtype, largest = FLOAT8[kind]
+    got = np.frombuffer(driver("narrow", kind, every), np.uint8)
+    with np.errstate(all="ignore"):
+        held = every if kind == "F8_E5M2" else np.where(
+            np.isnan(every), every, every.clip(-largest, largest))
+        want = held.astype(dtype).view(np.uint8)
+    same = (got == want) | (np.isnan(every) & np.isnan(got.view(dtype).astype(np.float32)))
+    print(f"{kind}: {len(got)} values, {np.sum(~same)} differ (want 0)")
+    assert len(got) == len(every) == 1_065_536 and same.all(), every[~same][:5]
+
+
+@pytest.mark.parametrize("scales", ["tensor", "channel", "block"])
+def test_float8_files_hold_the_formula(nybble, wide, tmp_path, scales):
+    tensors, config = quantize(nybble, wide, tmp_path / "out", "-m", "float8",
+                               "--float8-scales", scales)
+    source = load_file(wide / "model.safetensors")
+    assert config["format"] == "float-quantized"
+    modules = layers_of(tensors, "weight_scale")
+    assert len(modules) == 5 * 7
+    for module in modules:
+        codes = tensors[module + ".weight"]
+        assert codes.dtype == torch.float8_e4m3fn
+        want, scale = want_float8(source[module + ".weight"].float().numpy(), scales,
+                                  *FLOAT8["F8_E4M3"])
+        assert np.array_equal(codes.view(torch.uint8).numpy(), want.view(np.uint8)), module
+        value = decompress(tensors, config, module)
+        assert torch.equal(value, torch.from_numpy(want.astype(np.float32) * scale)), module
+
+
+def test_fp8_files_hold_the_formula(nybble, wide, tmp_path):
+    tensors, config = quantize(nybble, wide, tmp_path / "out", "-m", "float8", "--format", "fp8")
+    source = load_file(wide / "model.safetensors")
+    assert config["quant_method"] == "fp8" and config["weight_block_size"] == [128, 128]
+    for module in layers_of(tensors, "weight_scale_inv"):
+        want, scale = want_float8(source[module + ".weight"].float().numpy(), "block",
+                                  *FLOAT8["F8_E4M3"])
+        got = tensors[module + ".weight_scale_inv"]
+        assert got.dtype == torch.float32 and np.array_equal(got.numpy(), scale[::128, ::128])
+        assert np.array_equal(tensors[module + ".weight"].view(torch.uint8).numpy(),
+                              want.view(np.uint8)), module
+
+
+@pytest.mark.parametrize("more", [["--float8-scales", "tensor"], ["--float8-scales", "block"], [],
+                                  ["--format", "fp8"]])
+def test_float8_runs_as_its_weights(nybble, wide, tmp_path, more):
+    """Against the same model with every layer's weight written out."""
+    tensors, config = quantize(nybble, wide, tmp_path / "out", "-m", "float8", *more)
+    source = load_file(wide / "model.safetensors")
+    scales = more[1] if "--float8-scales" in more else "block" if more else "channel"
+    for name in list(source):
+        if ".layers." in name and name.endswith("proj.weight"):
+            codes, scale = want_float8(source[name].float().numpy(), scales, *FLOAT8["F8_E4M3"])
+            source[name] = torch.from_numpy(codes.astype(np.float32) * scale)
+    plain = copied(wide, tmp_path / "plain", source)
+    ids = np.random.default_rng(3).integers(3, 512, (4, 64)).astype(np.int64)
+    got, want = (logits_of(nybble, f, ids, tmp_path) for f in (tmp_path / "out", plain))
+    off = np.abs(got - want).max() / np.abs(want).max()
+    print(f"off by {off:.2e} of the largest logit (bound 1e-5)")
+    assert off <= 1e-5
+    size = (tmp_path / "out" / "model.safetensors").stat().st_size
+    assert size < 0.45 * (plain / "model.safetensors").stat().st_size
+
+
+def test_transformers_reads_fp8(nybble, stories, tmp_path):
+    """Whole blocks: of others transformers (5.23) takes the side for smaller than it is."""
+    whole = widened(stories, tmp_path / "model", 256)
+    quantize(nybble, whole, tmp_path / "out", "-m", "float8", "--format", "fp8")
+    ids = np.random.default_rng(3).integers(3, 512, (4, 64)).astype(np.int64)
+    got = logits_of(nybble, tmp_path / "out", ids, tmp_path)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "out", dtype=torch.float32,
+        quantization_config=transformers.FineGrainedFP8Config(dequantize=True))
+    with torch.no_grad():
+        want = model(torch.from_numpy(ids)).logits.float().numpy()
+    error = np.abs(got - want).max()
+    print(f"max |logit difference| {error:.2e}, tolerance 1e-2 (f32 storage)")
+    assert error <= 1e-2
