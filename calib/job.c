@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/cpu.h"
+#include "core/dtype.h"
 
 static nyb_status find_layout(nyb_job *job, nyb_err *err)
 {
@@ -25,11 +26,7 @@ static nyb_status check_source(const nyb_job *job, nyb_err *err)
 static nyb_status check_layer(const nyb_job *job, const nyb_job_layer *layer, nyb_err *err)
 {
     const nyb_linear *const l = layer->linear;
-    if (l->quantized)
-        return nyb_fail(err, NYB_E_UNSUPPORTED,
-                        "%s: '%s' is quantised already; quantise the full-precision checkpoint",
-                        nyb_model_folder(job->model), l->module);
-    if (l->transposed && l->weight->rank == 2 && !job->layout->transposed)
+    if (l->transposed && (!l->weight || l->weight->rank == 2) && !job->layout->transposed)
         return nyb_fail(err, NYB_E_UNSUPPORTED,
                         "%s: '%s' is a Conv1D, stored as [in, out]; readers of %s look for linear "
                         "layers alone: use --format gptq",
@@ -75,6 +72,7 @@ static nyb_status settle_layer(nyb_job *job, nyb_job_layer *layer, nyb_err *err)
     const nyb_linear *const l = layer->linear;
     const nyb_status status = nyb_recipe_of(&job->recipe, l->module, &layer->settings, err);
     const nyb_settings *const s = &layer->settings;
+    layer->form = !s->skip ? NYB_FORM_CODES : l->quantized ? NYB_FORM_FLOATS : NYB_FORM_COPY;
     if (status != NYB_OK || s->skip)
         return status;
 
@@ -119,8 +117,25 @@ static nyb_status check_shared(const nyb_job *job, nyb_err *err)
     return NYB_OK;
 }
 
+// What a quantised source has beside the layers that are rounded anew becomes floats: the output's
+// configuration knows nothing of it.
+static void settle_dequantized(nyb_job *job)
+{
+    const nyb_linear *const head = nyb_model_head(job->model);
+    for (size_t i = 0; i < job->count; i++)
+        job->layers[i].dtype = job->dtype;
+    if (head->quantized)
+        job->head = (nyb_job_layer){.linear = head,
+                                    .block = nyb_block_count(job->model),
+                                    .settings.skip = true,
+                                    .form = NYB_FORM_FLOATS,
+                                    .dtype = job->dtype};
+}
+
 static nyb_status settle_layers(nyb_job *job, nyb_err *err)
 {
+    const nyb_tensor *const embedding = nyb_model_embedding(job->model);
+    job->dtype = nyb_dtype_is_float(embedding->dtype) ? embedding->dtype : NYB_F32;
     size_t count = 0;
     for (size_t b = 0; b < nyb_block_count(job->model); b++)
         count += nyb_linear_count(job->model, b);
@@ -147,6 +162,7 @@ static nyb_status settle_layers(nyb_job *job, nyb_err *err)
     const nyb_status status = check_shared(job, err);
     if (status != NYB_OK)
         return status;
+    settle_dequantized(job);
     if (job->rounded == 0)
         return nyb_fail(err, NYB_E_ARG, "every layer has the method 'none': nothing to do");
     return NYB_OK;

@@ -7,26 +7,39 @@
 #include "calib/samples.h"
 #include "core/hash.h"
 
-// One linear layer of a block. A layer whose settings say so is copied.
+// What becomes of a layer.
+typedef enum nyb_form {
+    NYB_FORM_COPY = 0, // it stays as it is in the source
+    NYB_FORM_CODES,    // codes in `layout`, which the run puts into the output
+    NYB_FORM_FLOATS,   // the weights of a quantised source as floats of `dtype`
+    NYB_FORM_MADE,     // floats of `dtype`, which the run puts into the output
+} nyb_form;
+
+// One linear layer of a block, or the head. A layer whose settings say so is not rounded.
 typedef struct nyb_job_layer {
     const nyb_linear *linear;
     size_t block, index; // index among the block's linears
     nyb_settings settings;
-    const nyb_layout *layout; // the job's, or another format of it; what follows is unset as well
-    nyb_layout_spec spec;     // when it is skipped
+    nyb_form form;
+    const nyb_layout *layout; // of codes
+    nyb_layout_spec spec;     // likewise
+    nyb_dtype dtype;          // of floats
 } nyb_job_layer;
 
 typedef struct nyb_job {
     const nyb_quantize_params *params;
     nyb_arena arena;
     nyb_model *model;
-    const nyb_layout *layout;
+    const nyb_layout *layout; // NULL: the output has floats alone
     nyb_recipe recipe;
     nyb_job_layer *layers; // [count] block by block, in the blocks' own order
     size_t count, rounded; // all, those that are not skipped
+    nyb_job_layer head;    // .linear NULL: it stays as it is
+    bool casts;            // matrices that are copied become `dtype`
+    bool keeps_config;     // the source's configuration holds for the output
     bool calibrated;       // some layer needs a Hessian
     nyb_samples samples;
-    nyb_dtype dtype; // of the model's linear weights
+    nyb_dtype dtype; // of the model's linear weights, of the embedding where they are quantised
 } nyb_job;
 
 // Opens the model, merges the settings, checks every layer against the layout, and reads the

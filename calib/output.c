@@ -1,10 +1,10 @@
 #include "calib/output.h"
 
-#include <dirent.h>
-#include <fnmatch.h>
 #include <math.h>
 #include <string.h>
 
+#include "calib/output_files.h"
+#include "calib/output_floats.h"
 #include "core/dtype.h"
 #include "core/file.h"
 #include "core/log.h"
@@ -12,89 +12,14 @@
 
 #define REPORT_NAME "nybble_report.json"
 
-// Files that a reader may want beside the tensors.
-static const char *const companions[] = {
-    "tokenizer*",
-    "vocab*",
-    "merges.txt",
-    "encoder.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "*.model",
-    "*.tiktoken",
-    "generation_config.json",
-    "chat_template*",
-    "LICENSE*",
-    "NOTICE*",
-    "USE_POLICY*",
-    "processor_config.json",
-    "preprocessor_config.json",
-};
-
-static const nyb_job_layer *layer_of(const nyb_job *job, const nyb_tensor *tensor)
-{
-    for (size_t i = 0; i < job->count; i++) {
-        if (job->layers[i].linear->weight == tensor)
-            return job->layers[i].settings.skip ? NULL : &job->layers[i];
-    }
-    return NULL;
-}
-
-// What a tensor becomes: the packed layers that it holds, several of fused experts.
-static nyb_status plan_layers(const nyb_job *job, const nyb_tensor *tensor, nyb_arena *arena,
-                              nyb_tensor *tensors, size_t *count, nyb_err *err)
-{
-    for (size_t i = 0; i < job->count; i++) {
-        const nyb_job_layer *const layer = &job->layers[i];
-        size_t made = 0;
-        if (layer->linear->weight != tensor)
-            continue;
-        const nyb_status status = layer->layout->tensors(tensors + *count, &made, &layer->spec,
-                                                         layer->linear->module, arena, err);
-        if (status != NYB_OK)
-            return status;
-        *count += made;
-        if (tensor->rank < 3)
-            break;
-    }
-    return NYB_OK;
-}
-
-// The tensors of the output, in the order of the source's names.
-static nyb_status plan_tensors(const nyb_job *job, nyb_arena *arena, nyb_tensor **out,
-                               size_t *count, nyb_err *err)
-{
-    const nyb_checkpoint *const source = nyb_model_checkpoint(job->model);
-    const size_t room = nyb_checkpoint_count(source) + job->rounded * NYB_LAYOUT_TENSORS;
-    nyb_tensor *const tensors = nyb_arena_alloc(arena, room, sizeof(*tensors));
-    if (!tensors)
-        return nyb_no_memory(err, "output tensors", room, sizeof(*tensors));
-
-    *count = 0;
-    for (size_t i = 0; i < nyb_checkpoint_count(source); i++) {
-        const nyb_tensor *const tensor = nyb_checkpoint_at(source, i);
-        const nyb_job_layer *const layer = layer_of(job, tensor);
-        if (!layer) {
-            tensors[(*count)++] = *tensor;
-            continue;
-        }
-        const nyb_status status = plan_layers(job, tensor, arena, tensors, count, err);
-        if (status != NYB_OK)
-            return status;
-    }
-    *out = tensors;
-    return NYB_OK;
-}
-
 nyb_status nyb_output_bytes(const nyb_job *job, size_t *bytes, nyb_err *err)
 {
     nyb_arena arena = {0};
-    nyb_tensor *tensors = NULL;
-    size_t count = 0;
-    const nyb_status status = plan_tensors(job, &arena, &tensors, &count, err);
+    nyb_output_plan plan;
+    const nyb_status status = nyb_output_plan_make(&plan, job, &arena, err);
     *bytes = 0;
-    for (size_t i = 0; status == NYB_OK && i < count; i++)
-        *bytes += tensors[i].bytes;
+    for (size_t i = 0; status == NYB_OK && i < plan.count; i++)
+        *bytes += plan.tensors[i].bytes;
     nyb_arena_clear(&arena);
     return status;
 }
@@ -122,97 +47,46 @@ static nyb_status check_finite(const nyb_checkpoint *source, const nyb_tensor *t
     return NYB_OK;
 }
 
+// The bytes of an item that is neither copied as it is nor put by the run.
+static nyb_status make_bytes(void **bytes, const nyb_job *job, const nyb_output_item *item,
+                             nyb_err *err)
+{
+    return item->source ? nyb_output_cast(bytes, item, err)
+                        : nyb_output_dequantized(bytes, job, item, err);
+}
+
+// Whether the run puts the item's tensor.
+static bool is_put(const nyb_output_item *item)
+{
+    return item->layer && item->layer->form != NYB_FORM_FLOATS;
+}
+
+static bool is_same(const nyb_output_item *item)
+{
+    return item->source && item->source->dtype == item->tensor->dtype;
+}
+
 static nyb_status copy_tensors(nyb_output *out, nyb_err *err)
 {
     const nyb_checkpoint *const source = nyb_model_checkpoint(out->job->model);
-    for (size_t i = 0; i < nyb_checkpoint_count(source); i++) {
-        const nyb_tensor *const tensor = nyb_checkpoint_at(source, i);
-        if (layer_of(out->job, tensor))
-            continue;
-        nyb_status status =
-            nyb_dtype_is_float(tensor->dtype) ? check_finite(source, tensor, err) : NYB_OK;
-        if (status == NYB_OK)
-            status = nyb_store_put_mapped(out->store, tensor->name, tensor->at, tensor->bytes, err);
-        if (status != NYB_OK)
-            return status;
-    }
-    return NYB_OK;
-}
-
-static nyb_status copy_companions(nyb_output *out, nyb_err *err)
-{
-    const char *const folder = nyb_model_folder(out->job->model);
-    DIR *const list = opendir(folder);
-    if (!list)
-        return nyb_fail(err, NYB_E_IO, "%s: cannot list the folder", folder);
-
     nyb_status status = NYB_OK;
-    const struct dirent *entry;
-    while (status == NYB_OK && (entry = readdir(list))) {
-        bool wanted = false;
-        for (size_t i = 0; i < sizeof(companions) / sizeof(companions[0]); i++)
-            wanted |= fnmatch(companions[i], entry->d_name, FNM_PERIOD) == 0;
-        const char *const from = nyb_path_join(&out->arena, folder, entry->d_name);
-        const char *const to = nyb_path_join(&out->arena, out->partial, entry->d_name);
-        if (!from || !to)
-            status = nyb_no_memory(err, folder, 1, 1);
-        else if (wanted && !nyb_path_is_folder(from))
-            status = nyb_file_copy(from, to, err);
+    for (size_t i = 0; status == NYB_OK && i < out->plan.count; i++) {
+        const nyb_output_item *const item = &out->plan.items[i];
+        const nyb_tensor *const from = item->source, *const to = item->tensor;
+        void *bytes = NULL;
+        if (is_put(item))
+            continue;
+        if (from && nyb_dtype_is_float(from->dtype))
+            status = check_finite(source, from, err);
+        if (status == NYB_OK && is_same(item)) {
+            status = nyb_store_put_mapped(out->store, to->name, from->at, from->bytes, err);
+        } else if (status == NYB_OK) {
+            status = make_bytes(&bytes, out->job, item, err);
+            if (status == NYB_OK)
+                status = nyb_store_put(out->store, to->name, bytes, to->bytes, err);
+            nyb_free(bytes);
+        }
     }
-    (void) closedir(list);
-    return status;
-}
-
-// config.json with the quantization_config put before its last brace: everything else in it stays
-// as its author wrote it.
-static nyb_status save_config(nyb_output *out, const json_t *quantization, nyb_err *err)
-{
-    char *text = NULL;
-    size_t length = 0;
-    const char *const from =
-        nyb_path_join(&out->arena, nyb_model_folder(out->job->model), "config.json");
-    const char *const to = nyb_path_join(&out->arena, out->partial, "config.json");
-    if (!from || !to)
-        return nyb_no_memory(err, "config.json", 1, 1);
-    nyb_status status = nyb_file_read(&out->arena, from, 64 << 20, &text, &length, err);
-    json_t *config = NULL;
-    if (status == NYB_OK)
-        status = nyb_json_parse(&config, text, length, from, err);
-    if (status != NYB_OK)
-        return status;
-
-    char *const brace = strrchr(text, '}');
-    char *const inner = json_dumps(quantization, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-    if (!inner || !brace) {
-        status = nyb_no_memory(err, "config.json", length, 1);
-    } else if (json_object_get(config, "quantization_config") || json_object_size(config) == 0) {
-        json_object_set(config, "quantization_config", (json_t *) (uintptr_t) quantization);
-        status = nyb_json_save(config, to, err);
-    } else {
-        while (brace > text && strchr(" \t\r\n", brace[-1]))
-            memmove(brace - 1, brace, strlen(brace) + 1);
-        *strrchr(text, '}') = '\0';
-        const char *const whole =
-            nyb_arena_format(&out->arena, "%s,\n  \"quantization_config\": %s\n}\n", text, inner);
-        status = whole ? nyb_file_write(to, whole, strlen(whole), err)
-                       : nyb_no_memory(err, "config.json", length, 1);
-    }
-    free(inner);
-    json_decref(config);
-    return status;
-}
-
-static nyb_status save_configs(nyb_output *out, nyb_err *err)
-{
-    json_t *const config = nyb_job_quantization_config(out->job);
-    if (!config)
-        return nyb_no_memory(err, "quantization_config", 1, 1);
-    nyb_status status = save_config(out, config, err);
-    if (status == NYB_OK && out->job->layout->quantize_config) {
-        const char *const path = nyb_path_join(&out->arena, out->partial, "quantize_config.json");
-        status = path ? nyb_json_save(config, path, err) : nyb_no_memory(err, "path", 1, 1);
-    }
-    json_decref(config);
     return status;
 }
 
@@ -223,23 +97,18 @@ static size_t shard_bytes(const nyb_job *job)
 
 static nyb_status fill(nyb_output *out, const json_t *run, nyb_err *err)
 {
-    nyb_tensor *tensors = NULL;
-    size_t count = 0;
+    const nyb_output_plan *const plan = &out->plan;
     nyb_status status = nyb_folder_make(out->partial, err);
     out->made = status == NYB_OK;
     if (status == NYB_OK)
         status = nyb_journal_create(&out->journal, out->partial, run, err);
     if (status == NYB_OK)
-        status = plan_tensors(out->job, &out->arena, &tensors, &count, err);
-    if (status == NYB_OK)
-        status =
-            nyb_store_create(&out->store, out->partial, tensors, count, shard_bytes(out->job), err);
+        status = nyb_store_create(&out->store, out->partial, plan->tensors, plan->count,
+                                  shard_bytes(out->job), err);
     if (status == NYB_OK)
         status = copy_tensors(out, err);
     if (status == NYB_OK)
-        status = copy_companions(out, err);
-    if (status == NYB_OK)
-        status = save_configs(out, err);
+        status = nyb_output_save_files(out->job, out->partial, &out->arena, err);
     if (status == NYB_OK)
         status = nyb_store_sync(out->store, err);
     if (status == NYB_OK)
@@ -247,48 +116,28 @@ static nyb_status fill(nyb_output *out, const json_t *run, nyb_err *err)
     return status == NYB_OK ? nyb_journal_ready(&out->journal, err) : status;
 }
 
-// Whether a tensor of the output is one of the source. A layer's may have the name of its source.
-static bool is_copied(const nyb_job *job, const char *name)
-{
-    const nyb_tensor *const source = nyb_checkpoint_find(nyb_model_checkpoint(job->model), name);
-    return source && !layer_of(job, source);
-}
-
 // Tells the store what the journal knows to be in place.
-static nyb_status mark_done(nyb_output *out, const nyb_tensor *tensors, size_t count, nyb_err *err)
+static nyb_status mark_done(nyb_output *out, nyb_err *err)
 {
-    const nyb_job *const job = out->job;
     const size_t done = json_array_size(out->journal.blocks);
-    for (size_t i = 0; i < count; i++) {
-        bool pending = false;
-        for (size_t k = 0; k < job->count && !pending; k++) {
-            const nyb_job_layer *const layer = &job->layers[k];
-            const char *const module = layer->linear->module;
-            const size_t length = strlen(module);
-            pending = layer->block >= done && !layer->settings.skip &&
-                      strncmp(tensors[i].name, module, length) == 0 &&
-                      tensors[i].name[length] == '.' && !is_copied(job, tensors[i].name);
-        }
-        const nyb_status status =
-            pending ? NYB_OK : nyb_store_mark(out->store, tensors[i].name, err);
-        if (status != NYB_OK)
-            return status;
+    nyb_status status = NYB_OK;
+    for (size_t i = 0; status == NYB_OK && i < out->plan.count; i++) {
+        const nyb_output_item *const item = &out->plan.items[i];
+        if (!is_put(item) || item->layer->block < done)
+            status = nyb_store_mark(out->store, item->tensor->name, err);
     }
-    return NYB_OK;
+    return status;
 }
 
 static nyb_status take_up(nyb_output *out, const json_t *run, nyb_err *err)
 {
-    nyb_tensor *tensors = NULL;
-    size_t count = 0;
+    const nyb_output_plan *const plan = &out->plan;
     nyb_status status = nyb_journal_reopen(&out->journal, out->partial, run, err);
     if (status != NYB_OK || !out->journal.ready)
         return status;
-    status = plan_tensors(out->job, &out->arena, &tensors, &count, err);
-    if (status == NYB_OK)
-        status =
-            nyb_store_reopen(&out->store, out->partial, tensors, count, shard_bytes(out->job), err);
-    return status == NYB_OK ? mark_done(out, tensors, count, err) : status;
+    status = nyb_store_reopen(&out->store, out->partial, plan->tensors, plan->count,
+                              shard_bytes(out->job), err);
+    return status == NYB_OK ? mark_done(out, err) : status;
 }
 
 // What stands at OUT may be replaced only if nybble made it.
@@ -346,6 +195,8 @@ nyb_status nyb_output_open(const nyb_context *ctx, nyb_output *out, const nyb_jo
 
     nyb_status status = check_target(out, err);
     if (status == NYB_OK)
+        status = nyb_output_plan_make(&out->plan, job, &out->arena, err);
+    if (status == NYB_OK)
         status = open_folder(out, run, err);
     if (status != NYB_OK)
         nyb_output_close(out);
@@ -361,6 +212,22 @@ nyb_status nyb_output_put(nyb_output *out, const nyb_job_layer *layer, const nyb
     return nyb_layout_put(layer->layout, out->store, layer->linear->module, q, err);
 }
 
+nyb_status nyb_output_put_floats(nyb_output *out, const nyb_job_layer *layer, nyb_mat w,
+                                 char sha256[NYB_HASH_TEXT], nyb_err *err)
+{
+    const nyb_output_item *item = out->plan.items;
+    while (item->layer != layer)
+        item++;
+    void *bytes = NULL;
+    nyb_status status = nyb_output_floats(&bytes, item, w, err);
+    if (status != NYB_OK)
+        return status;
+    nyb_hash_of(bytes, item->tensor->bytes, sha256);
+    status = nyb_store_put(out->store, item->tensor->name, bytes, item->tensor->bytes, err);
+    nyb_free(bytes);
+    return status;
+}
+
 nyb_status nyb_output_commit(nyb_output *out, json_t *line, nyb_err *err)
 {
     const nyb_status status = nyb_store_sync(out->store, err);
@@ -371,30 +238,48 @@ nyb_status nyb_output_commit(nyb_output *out, json_t *line, nyb_err *err)
     return nyb_journal_block(&out->journal, line, err);
 }
 
+// SHA-256 of a layer as it was written.
+static nyb_status hash_written(char text[NYB_HASH_TEXT], const nyb_job_layer *layer,
+                               const nyb_model *written, nyb_err *err)
+{
+    const nyb_linear *const l = layer->linear;
+    const nyb_checkpoint *const file = nyb_model_checkpoint(written);
+    nyb_arena arena = {0};
+    nyb_status status = NYB_OK;
+    if (layer->form == NYB_FORM_CODES) {
+        nyb_qweight q;
+        status = nyb_quantization_read(&q, nyb_model_quantization(written), file, l->module,
+                                       l->rows, l->cols, err);
+        if (status == NYB_OK)
+            nyb_job_hash(&q, text);
+        nyb_qweight_clear(&q);
+        return status;
+    }
+    const nyb_tensor *tensor = NULL;
+    const char *const name = nyb_arena_format(&arena, "%s.weight", l->module);
+    status = name ? nyb_checkpoint_get(&tensor, file, name, err)
+                  : nyb_no_memory(err, l->module, strlen(l->module), 1);
+    if (status == NYB_OK)
+        nyb_hash_of(tensor->at, tensor->bytes, text);
+    nyb_arena_clear(&arena);
+    return status;
+}
+
 static nyb_status check_layer(const nyb_output *out, const nyb_model *written, const json_t *record,
                               nyb_err *err)
 {
     const char *const module = json_string_value(json_object_get(record, "module"));
     const char *const want = json_string_value(json_object_get(record, "sha256"));
-    const nyb_job_layer *layer = out->job->layers;
-    while (module && strcmp(layer->linear->module, module) != 0)
-        layer++;
-    if (!want)
+    const nyb_job_layer *const layer = module ? nyb_output_layer(&out->plan, module) : NULL;
+    if (!want || !layer)
         return NYB_OK; // a layer that was copied: compared with its source
 
     char got[NYB_HASH_TEXT];
-    nyb_qweight q;
-    const nyb_status status =
-        nyb_quantization_read(&q, nyb_model_quantization(written), nyb_model_checkpoint(written),
-                              module, layer->linear->rows, layer->linear->cols, err);
-    if (status != NYB_OK)
-        return status;
-    nyb_job_hash(&q, got);
-    nyb_qweight_clear(&q);
-    if (strcmp(got, want) != 0)
+    const nyb_status status = hash_written(got, layer, written, err);
+    if (status == NYB_OK && strcmp(got, want) != 0)
         return nyb_fail(err, NYB_E_VERIFY, "%s: '%s' reads back as %.12s..., solved was %.12s...",
                         out->partial, module, got, want);
-    return NYB_OK;
+    return status;
 }
 
 static bool same_bytes(const nyb_tensor *a, const nyb_tensor *b)
@@ -410,23 +295,38 @@ static bool same_bytes(const nyb_tensor *a, const nyb_tensor *b)
     return same;
 }
 
+// Whether `got` is what the item should have become.
+static nyb_status compare(bool *same, const nyb_job *job, const nyb_output_item *item,
+                          const nyb_tensor *got, nyb_err *err)
+{
+    void *bytes = NULL;
+    *same = is_same(item) && same_bytes(got, item->source);
+    if (is_same(item))
+        return NYB_OK;
+    const nyb_status status = make_bytes(&bytes, job, item, err);
+    *same = status == NYB_OK && got->bytes == item->tensor->bytes &&
+            memcmp(got->at, bytes, got->bytes) == 0;
+    nyb_free(bytes);
+    return status;
+}
+
 static nyb_status check_copies(const nyb_output *out, const nyb_model *written, nyb_err *err)
 {
-    const nyb_checkpoint *const source = nyb_model_checkpoint(out->job->model);
-    for (size_t i = 0; i < nyb_checkpoint_count(source); i++) {
-        const nyb_tensor *const want = nyb_checkpoint_at(source, i);
-        if (layer_of(out->job, want))
-            continue;
+    nyb_status status = NYB_OK;
+    for (size_t i = 0; status == NYB_OK && i < out->plan.count; i++) {
+        const nyb_output_item *const item = &out->plan.items[i];
         const nyb_tensor *got = NULL;
-        const nyb_status status =
-            nyb_checkpoint_get(&got, nyb_model_checkpoint(written), want->name, err);
-        if (status != NYB_OK)
-            return status;
-        if (!same_bytes(got, want))
-            return nyb_fail(err, NYB_E_VERIFY, "%s: '%s' reads back differently from its source",
-                            out->partial, want->name);
+        bool same = true;
+        if (is_put(item))
+            continue;
+        status = nyb_checkpoint_get(&got, nyb_model_checkpoint(written), item->tensor->name, err);
+        if (status == NYB_OK)
+            status = compare(&same, out->job, item, got, err);
+        if (status == NYB_OK && !same)
+            status = nyb_fail(err, NYB_E_VERIFY, "%s: '%s' reads back differently from its source",
+                              out->partial, item->tensor->name);
     }
-    return NYB_OK;
+    return status;
 }
 
 // The pages of a checkpoint that were read so far.

@@ -5,12 +5,14 @@
 
 #include "calib/job.h"
 #include "calib/journal.h"
+#include "calib/output_plan.h"
 
 typedef struct nyb_output {
     const nyb_job *job;
     nyb_arena arena;
     char *partial; // "OUT.partial"
     bool made;     // by this run, so it is this run's to remove
+    nyb_output_plan plan;
     nyb_store *store;
     nyb_journal journal;
 } nyb_output;
@@ -32,6 +34,11 @@ NYB_NODISCARD nyb_status nyb_output_bytes(const nyb_job *job, size_t *bytes, nyb
 // Packs a layer and puts it into its place.
 NYB_NODISCARD nyb_status nyb_output_put(nyb_output *out, const nyb_job_layer *layer,
                                         const nyb_qweight *q, nyb_err *err);
+
+// Writes a layer of the form NYB_FORM_MADE from w [rows, cols]; sha256 receives the hash of its
+// bytes. NYB_E_UNSUPPORTED: a value is too large for the layer's type.
+NYB_NODISCARD nyb_status nyb_output_put_floats(nyb_output *out, const nyb_job_layer *layer,
+                                               nyb_mat w, char sha256[NYB_HASH_TEXT], nyb_err *err);
 
 // The block's tensors are on disk, and the journal says so. Takes over `line`.
 NYB_NODISCARD nyb_status nyb_output_commit(nyb_output *out, json_t *line, nyb_err *err);

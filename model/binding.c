@@ -66,6 +66,7 @@ nyb_status nyb_bind_linear(nyb_linear *out, nyb_model *m, bool biased, nyb_err *
         return nyb_fail(err, NYB_E_UNSUPPORTED,
                         "%s: tensor '%s' is there, but config.json says that there is no bias",
                         m->folder, name);
+    out->stray_bias = there && !biased;
     if (there || biased)
         status = nyb_bind_tensor(&out->bias, m, name, out->rows, 0, err);
     return status;

@@ -17,6 +17,7 @@ typedef struct nyb_linear {
     size_t slice;             // which matrix of a weight of rank 3
     size_t first;             // its rows start at this column of a transposed weight
     const nyb_tensor *bias;   // [rows] likewise; NULL: none
+    bool stray_bias;          // config.json knows nothing of the bias
     bool quantized;
     nyb_code_kind kind; // of a quantised one
     unsigned bits;      // likewise
@@ -163,6 +164,12 @@ NYB_NODISCARD nyb_status nyb_block_weights_load(const nyb_context *ctx, nyb_bloc
 // NYB_E_NUMERIC  a NaN or an infinity; err names the tensor and the position.
 NYB_NODISCARD nyb_status nyb_tensor_widen(const nyb_tensor *tensor, size_t row0, nyb_mat out,
                                           nyb_err *err);
+
+// Reads a layer's whole weight into out [rows, cols]: widened, or dequantised.
+//
+// NYB_E_NUMERIC  as nyb_tensor_widen(). Others as nyb_quantization_read().
+NYB_NODISCARD nyb_status nyb_linear_read(const nyb_model *model, const nyb_linear *linear,
+                                         nyb_mat out, nyb_err *err);
 
 // Whether a layer's bytes are its matrix, row by row, as f32, f16 or bf16.
 bool nyb_linear_is_plain(const nyb_linear *linear);

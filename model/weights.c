@@ -202,8 +202,7 @@ typedef struct load {
     nyb_err *err;       // [linears]
 } load;
 
-static nyb_status read_matrix(nyb_mat out, const nyb_model *m, const nyb_linear *linear,
-                              nyb_err *err)
+nyb_status nyb_linear_read(const nyb_model *m, const nyb_linear *linear, nyb_mat out, nyb_err *err)
 {
     if (!linear->quantized)
         return nyb_linear_widen(linear, 0, out, err);
@@ -224,7 +223,7 @@ static void load_linear(void *arg, size_t i, unsigned worker)
     const nyb_linear *const linear = nyb_linear_at(w->model, l->block, i);
     (void) worker;
     l->status[i] = w->stored ? nyb_stored_load(w->stored, w->model, l->block, i, &l->err[i])
-                             : read_matrix(w->weights[i], w->model, linear, &l->err[i]);
+                             : nyb_linear_read(w->model, linear, w->weights[i], &l->err[i]);
     if (linear->weight && !w->stored) // the copy is what is worked with from here on
         nyb_map_release(linear->weight->at, linear->weight->bytes);
     if (l->status[i] == NYB_OK && linear->bias)

@@ -54,6 +54,44 @@ def awq_config(group, skip=("lm_head",), **more):
             "version": "gemm", "modules_to_not_convert": list(skip), **more}
 
 
+# ---- GPTQ and compressed-tensors ------------------------------------------------------------
+
+def stream_pack(codes, bits):
+    """Codes along the last axis as a little-endian stream of 32-bit words."""
+    raw = (codes[..., None] >> np.arange(bits, dtype=np.uint8)) & 1
+    raw = raw.reshape(*codes.shape[:-1], -1).astype(np.uint8)
+    pad = -raw.shape[-1] % 32
+    raw = np.concatenate([raw, np.zeros((*raw.shape[:-1], pad), np.uint8)], -1)
+    return np.ascontiguousarray(np.packbits(raw, axis=-1, bitorder="little")).view(np.int32)
+
+
+def stream_unpack(words, bits, count):
+    raw = np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=-1, bitorder="little")
+    raw = raw[..., : count * bits].reshape(*words.shape[:-1], count, bits)
+    return (raw.astype(np.uint16) << np.arange(bits)).sum(-1).astype(np.uint8)
+
+
+def gptq_tensors(module, codes, zeros, scales, group_of, bits, v1):
+    return {module + ".qweight": np.ascontiguousarray(stream_pack(codes, bits).T),
+            module + ".qzeros": stream_pack(np.ascontiguousarray(zeros.T) - np.uint8(v1), bits),
+            module + ".scales": np.ascontiguousarray(scales.T).astype(np.float16),
+            module + ".g_idx": group_of.astype(np.int32)}
+
+
+def gptq_decode(tensors, module, bits, v1):
+    """codes [N, K], zeros and scales [N, G], the group of each column."""
+    scales, group_of = tensors[module + ".scales"], tensors[module + ".g_idx"]
+    codes = stream_unpack(tensors[module + ".qweight"].T, bits, group_of.size)
+    zeros = stream_unpack(tensors[module + ".qzeros"], bits, scales.shape[1]) + np.uint8(v1)
+    return codes, zeros.T, scales.T.astype(np.float32), group_of
+
+
+def gptq_config(bits, group, symmetric, v1, order=False, head=False):
+    name = "gptq" if v1 else "gptq_v2"
+    return {"quant_method": "gptq", "bits": bits, "group_size": group or -1, "sym": symmetric,
+            "desc_act": order, "lm_head": head, "checkpoint_format": name, "format": name}
+
+
 # ---- Models ---------------------------------------------------------------------------------
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -113,6 +151,39 @@ def awq_model(tiny, out, group, seed=1, symmetric=False):
         packed |= awq_tensors(module, codes, zeros, scales)
         plain[module + ".weight"] = torch.from_numpy(dequantized(codes, zeros, scales, group))
     return write_model(tiny, out, packed, awq_config(group)), plain
+
+
+def gptq_model(tiny, out, bits, group, symmetric=False, v1=True, order=False, head=False,
+               bias=None, seed=2):
+    """The model in GPTQ layout, and the same with plain f32 weights."""
+    rng = np.random.default_rng(seed)
+    plain = load_file(tiny / "model.safetensors")
+    packed = dict(plain)
+    for module in modules_of(plain) + (["lm_head"] if head else []):
+        shape = tuple(plain[module + ".weight"].shape)
+        codes, zeros, scales = random_grid(rng, shape, group, bits, int(v1))
+        scales /= 1 << (bits - 4) if bits > 4 else 1
+        zeros = np.full_like(zeros, 1 << (bits - 1)) if symmetric else zeros
+        group_of = np.arange(shape[1]) // (group or shape[1])
+        if order:
+            rng.shuffle(group_of)
+        del packed[module + ".weight"]
+        packed |= gptq_tensors(module, codes, zeros, scales, group_of, bits, v1)
+        if bias is not None:
+            packed[module + ".bias"] = torch.full((shape[0],), bias, dtype=torch.float16)
+        steps = codes.astype(np.float32) - zeros[:, group_of].astype(np.float32)
+        plain[module + ".weight"] = torch.from_numpy(
+            scales.astype(np.float16).astype(np.float32)[:, group_of] * steps)
+    config = gptq_config(bits, group, symmetric, v1, order, head)
+    return write_model(tiny, out, packed, config), plain
+
+
+def plain_model(tiny, out, tensors):
+    folder = write_model(tiny, out, tensors, None)
+    config = json.loads((folder / "config.json").read_text())
+    del config["quantization_config"]
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
 
 
 def logits_of(nybble, folder, tmp_path):
@@ -188,3 +259,67 @@ def test_awq_is_written(nybble, tiny, tmp_path, symmetric):
         plain[module + ".weight"] = dequantized(codes, zeros, scales, 64)
     assert_runs_as(nybble, tmp_path / "v2", tiny, plain, tmp_path)
     assert_runs_as(nybble, tmp_path / "out", tiny, plain, tmp_path)
+
+
+# ---- Quantised sources of `nybble quantize` -------------------------------------------------
+
+SOURCES = {
+    "awq": lambda tiny, out: awq_model(tiny, out, 32),
+    "gptq": lambda tiny, out: gptq_model(tiny, out, 4, 64, head=True, bias=0.0),
+    "gptq order": lambda tiny, out: gptq_model(tiny, out, 3, 32, v1=False, order=True),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("more", [["-f", "gptq_v2", "-b", 3, "-g", 64, "--asymmetric"],
+                                  ["-f", "compressed-tensors", "-b", 8, "-g", -1]])
+def test_quantised_sources_are_dequantised(nybble, tiny, tmp_path, source, more):
+    """The result is that of the same weights in a plain checkpoint, byte for byte."""
+    folder, plain = SOURCES[source](tiny, tmp_path / "packed")
+    plain_model(tiny, tmp_path / "plain", plain)
+    for name in ("packed", "plain"):
+        nybble("quantize", tmp_path / name, "-o", tmp_path / f"{name}-out", "-m", "rtn", *more)
+    got, want = (load_file(tmp_path / f"{name}-out" / "model.safetensors")
+                 for name in ("packed", "plain"))
+    assert got.keys() == want.keys() and len(got) > 14 * 3
+    for name, tensor in want.items():
+        assert got[name].dtype == tensor.dtype and torch.equal(got[name], tensor), name
+    configs = [json.loads((tmp_path / f"{name}-out" / "config.json").read_text())
+               for name in ("packed", "plain")]
+    assert configs[0] == configs[1]
+
+
+def test_layers_left_out_become_floats(nybble, tiny, tmp_path):
+    folder, plain = awq_model(tiny, tmp_path / "awq", 64)
+    recipe = {"modules": [{"pattern": "*.down_proj", "method": "none"}]}
+    (tmp_path / "r.json").write_text(json.dumps(recipe))
+    nybble("quantize", folder, "-o", tmp_path / "out", "-m", "rtn", "-g", 32, "--recipe",
+           tmp_path / "r.json")
+    got = load_file(tmp_path / "out" / "model.safetensors")
+    left = [n for n in got if n.endswith("down_proj.weight")]
+    assert len(left) == 2 and not any("down_proj" in n for n in got if n not in left)
+    for name in left:
+        assert torch.equal(got[name], plain[name]), name
+
+
+def test_quantised_sources_calibrate_and_resume(nybble, tiny, tmp_path):
+    folder, plain = awq_model(tiny, tmp_path / "packed", 32)
+    plain_model(tiny, tmp_path / "plain", plain)
+    np.save(tmp_path / "ids.npy", np.random.default_rng(1).integers(3, 160, (8, 64)))
+    for name in ("packed", "plain"):
+        nybble("quantize", tmp_path / name, "-o", tmp_path / f"{name}-out", "-g", 32, "-n", 8,
+               "-l", 64, "--calib", tmp_path / "ids.npy")
+    got, want = (load_file(tmp_path / f"{name}-out" / "model.safetensors")
+                 for name in ("packed", "plain"))
+    assert got.keys() == want.keys()
+    assert all(torch.equal(got[name], want[name]) for name in want)
+
+
+def test_strange_biases_are_not_lost(nybble, tiny, tmp_path):
+    folder, _ = gptq_model(tiny, tmp_path / "packed", 4, 64, bias=0.5)
+    recipe = {"modules": [{"pattern": "*.down_proj", "method": "none"}]}
+    (tmp_path / "r.json").write_text(json.dumps(recipe))
+    done = nybble("quantize", folder, "-o", tmp_path / "out", "-m", "rtn", "-g", 32, "--recipe",
+                  tmp_path / "r.json", ok=False)
+    assert done.returncode == 1 and "down_proj.bias" in done.stderr
+    assert not list(tmp_path.glob("out*"))

@@ -1,0 +1,162 @@
+#include "calib/output_files.h"
+
+#include <dirent.h>
+#include <fnmatch.h>
+#include <string.h>
+
+#include "core/file.h"
+
+// Files that a reader may want beside the tensors.
+static const char *const companions[] = {
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "encoder.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "*.model",
+    "*.tiktoken",
+    "generation_config.json",
+    "chat_template*",
+    "LICENSE*",
+    "NOTICE*",
+    "USE_POLICY*",
+    "processor_config.json",
+    "preprocessor_config.json",
+};
+
+// The folder that is being filled.
+typedef struct filling {
+    const nyb_job *job;
+    const char *folder;
+    nyb_arena *arena;
+} filling;
+
+static nyb_status copy_companions(const filling *f, nyb_err *err)
+{
+    const char *const folder = nyb_model_folder(f->job->model);
+    DIR *const list = opendir(folder);
+    if (!list)
+        return nyb_fail(err, NYB_E_IO, "%s: cannot list the folder", folder);
+
+    nyb_status status = NYB_OK;
+    const struct dirent *entry;
+    while (status == NYB_OK && (entry = readdir(list))) {
+        bool wanted = false;
+        for (size_t i = 0; i < sizeof(companions) / sizeof(companions[0]); i++)
+            wanted |= fnmatch(companions[i], entry->d_name, FNM_PERIOD) == 0;
+        const char *const from = nyb_path_join(f->arena, folder, entry->d_name);
+        const char *const to = nyb_path_join(f->arena, f->folder, entry->d_name);
+        if (!from || !to)
+            status = nyb_no_memory(err, folder, 1, 1);
+        else if (wanted && !nyb_path_is_folder(from))
+            status = nyb_file_copy(from, to, err);
+    }
+    (void) closedir(list);
+    return status;
+}
+
+// config.json as text, with the quantization_config put before its last brace: everything else in
+// it stays as its author wrote it.
+static nyb_status append_config(const filling *f, const char *text, const json_t *quantization,
+                                const char *to, nyb_err *err)
+{
+    const char *end = strrchr(text, '}');
+    while (end && end > text && strchr(" \t\r\n", end[-1]))
+        end--;
+    const char *const start = end ? nyb_arena_text(f->arena, text, (size_t) (end - text)) : NULL;
+    char *const inner = json_dumps(quantization, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+    nyb_status status = NYB_OK;
+    if (!inner || !start) {
+        status = nyb_no_memory(err, "config.json", strlen(text), 1);
+    } else {
+        const char *const whole =
+            nyb_arena_format(f->arena, "%s,\n  \"quantization_config\": %s\n}\n", start, inner);
+        status = whole ? nyb_file_write(to, whole, strlen(whole), err)
+                       : nyb_no_memory(err, "config.json", strlen(text), 1);
+    }
+    free(inner);
+    return status;
+}
+
+// What the source's configuration says about types and quantization gives way to the output's.
+static nyb_status replace_config(const nyb_job *job, json_t *config, const json_t *quantization,
+                                 const char *to, nyb_err *err)
+{
+    static const char *const names[] = {
+        [NYB_F32] = "float32", [NYB_F16] = "float16", [NYB_BF16] = "bfloat16"};
+    const bool old = json_object_get(config, "torch_dtype") && !json_object_get(config, "dtype");
+    (void) json_object_del(config, "compression_config");
+    (void) json_object_del(config, "quantization_config");
+    if (quantization)
+        json_object_set(config, "quantization_config", (json_t *) (uintptr_t) quantization);
+    if (job->casts)
+        json_object_set_new(config, old ? "torch_dtype" : "dtype", json_string(names[job->dtype]));
+    return nyb_json_save(config, to, err);
+}
+
+static nyb_status save_config(const filling *f, const json_t *quantization, nyb_err *err)
+{
+    char *text = NULL;
+    size_t length = 0;
+    const char *const from =
+        nyb_path_join(f->arena, nyb_model_folder(f->job->model), "config.json");
+    const char *const to = nyb_path_join(f->arena, f->folder, "config.json");
+    if (!from || !to)
+        return nyb_no_memory(err, "config.json", 1, 1);
+    nyb_status status = nyb_file_read(f->arena, from, 64 << 20, &text, &length, err);
+    json_t *config = NULL;
+    if (status == NYB_OK)
+        status = nyb_json_parse(&config, text, length, from, err);
+    if (status != NYB_OK)
+        return status;
+    if (f->job->casts || json_object_get(config, "quantization_config") ||
+        json_object_get(config, "compression_config") || json_object_size(config) == 0)
+        status = replace_config(f->job, config, quantization, to, err);
+    else
+        status = append_config(f, text, quantization, to, err);
+    json_decref(config);
+    return status;
+}
+
+// The source's own.
+static nyb_status copy_configs(const filling *f, nyb_err *err)
+{
+    static const char *const names[] = {"config.json", "quantize_config.json"};
+    nyb_status status = NYB_OK;
+    for (size_t i = 0; status == NYB_OK && i < sizeof(names) / sizeof(names[0]); i++) {
+        const char *const from = nyb_path_join(f->arena, nyb_model_folder(f->job->model), names[i]);
+        const char *const to = nyb_path_join(f->arena, f->folder, names[i]);
+        if (!from || !to)
+            return nyb_no_memory(err, names[i], 1, 1);
+        if (nyb_path_exists(from))
+            status = nyb_file_copy(from, to, err);
+    }
+    return status;
+}
+
+static nyb_status save_configs(const filling *f, nyb_err *err)
+{
+    if (f->job->keeps_config)
+        return copy_configs(f, err);
+    if (!f->job->layout)
+        return save_config(f, NULL, err);
+    json_t *const config = nyb_job_quantization_config(f->job);
+    if (!config)
+        return nyb_no_memory(err, "quantization_config", 1, 1);
+    nyb_status status = save_config(f, config, err);
+    if (status == NYB_OK && f->job->layout->quantize_config) {
+        const char *const path = nyb_path_join(f->arena, f->folder, "quantize_config.json");
+        status = path ? nyb_json_save(config, path, err) : nyb_no_memory(err, "path", 1, 1);
+    }
+    json_decref(config);
+    return status;
+}
+
+nyb_status nyb_output_save_files(const nyb_job *job, const char *folder, nyb_arena *arena,
+                                 nyb_err *err)
+{
+    const filling f = {.job = job, .folder = folder, .arena = arena};
+    const nyb_status status = copy_companions(&f, err);
+    return status == NYB_OK ? save_configs(&f, err) : status;
+}
