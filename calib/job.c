@@ -290,9 +290,11 @@ nyb_solve_params nyb_job_solve(const nyb_job *job, const nyb_job_layer *layer)
         .scale_search = s->scale_search,
         .scale_dtype = layer->spec.scale_dtype,
         .lowest_zero = job->layout->lowest_zero,
+        .range = s->range,
     };
     params.float8.kind = s->float8_type;
     params.float8.scales = s->float8_scales;
+    params.float8.range = s->range;
     params.gptq.order = s->order;
     params.gptq.static_groups = s->static_groups;
     params.gptq.damping = s->damping;

@@ -66,10 +66,12 @@ static nyb_grid_params grid_of(const nyb_solve_params *params)
                                  .bits = 4,
                                  .group_size = asked.group_size,
                                  .scale_dtype = asked.scale_dtype,
-                                 .lowest_zero = asked.lowest_zero};
+                                 .lowest_zero = asked.lowest_zero,
+                                 .range = asked.range};
     return (nyb_grid_params){.kind = NYB_GRID_ABSMAX,
                              .bits = params->method == NYB_METHOD_INT4 ? 4 : 8,
-                             .scale_dtype = asked.scale_dtype};
+                             .scale_dtype = asked.scale_dtype,
+                             .range = asked.range};
 }
 
 static nyb_status round_weight(const nyb_context *ctx, nyb_qweight *out, nyb_mat w,

@@ -69,6 +69,9 @@ static nyb_status check(const nyb_settings *s, const char *where, nyb_err *err)
     if (!(s->damping > 0.0 && s->damping < 1.0))
         return nyb_fail(err, NYB_E_ARG, "%s: damping is %g, want a fraction between 0 and 1", where,
                         s->damping);
+    if (s->range.percentile != 0.0 && !(s->range.percentile > 50.0 && s->range.percentile <= 100.0))
+        return nyb_fail(err, NYB_E_ARG, "%s: percentile is %g, want more than 50, at most 100",
+                        where, s->range.percentile);
     return check_mode(s, where, err);
 }
 
@@ -119,6 +122,17 @@ static nyb_status take_floats(source from, nyb_settings *s, nyb_err *err)
     return NYB_OK;
 }
 
+static nyb_status take_range(source from, nyb_range_params *out, nyb_err *err)
+{
+    const char *word = NULL;
+    nyb_status status = nyb_json_text(from.object, "range", &word, from.path, err);
+    if (status == NYB_OK)
+        status = nyb_json_real(from.object, "percentile", &out->percentile, from.path, err);
+    if (status != NYB_OK || !word)
+        return status;
+    return nyb_range_by_name(word, &out->kind) ? NYB_OK : no_value(from, "range", word, err);
+}
+
 static nyb_status take_group_size(source from, size_t *out, nyb_err *err)
 {
     const json_t *const value = json_object_get(from.object, "group_size");
@@ -141,9 +155,10 @@ static nyb_status take_bits(source from, unsigned *out, nyb_err *err)
 // Every key that an object of settings may have; "pattern" and "modules" are looked at elsewhere.
 static nyb_status check_keys(source from, const char *also, nyb_err *err)
 {
-    static const char *const keys[] = {
-        "method",           "weight_bits",   "group_size",      "symmetric",   "scale_search",
-        "activation_order", "static_groups", "hessian_damping", "float8_type", "float8_scales"};
+    static const char *const keys[] = {"method",        "weight_bits",     "group_size",
+                                       "symmetric",     "scale_search",    "activation_order",
+                                       "static_groups", "hessian_damping", "float8_type",
+                                       "float8_scales", "range",           "percentile"};
     const char *key;
     json_t *value;
     json_object_foreach((json_t *) (uintptr_t) from.object, key, value)
@@ -166,6 +181,8 @@ static nyb_status take_settings(source from, nyb_settings *s, nyb_err *err)
         status = take_order(from, &s->order, err);
     if (status == NYB_OK)
         status = take_floats(from, s, err);
+    if (status == NYB_OK)
+        status = take_range(from, &s->range, err);
     if (status == NYB_OK)
         status = take_bits(from, &s->bits, err);
     if (status == NYB_OK)
@@ -207,6 +224,9 @@ static void apply_given(nyb_settings *to, const nyb_quantize_params *params)
     to->order = given & NYB_SETTING_ORDER ? s->order : to->order;
     to->static_groups = given & NYB_SETTING_STATIC_GROUPS ? s->static_groups : to->static_groups;
     to->damping = given & NYB_SETTING_DAMPING ? s->damping : to->damping;
+    to->range.kind = given & NYB_SETTING_RANGE ? s->range.kind : to->range.kind;
+    to->range.percentile =
+        given & NYB_SETTING_PERCENTILE ? s->range.percentile : to->range.percentile;
     to->float8_type = given & NYB_SETTING_FLOAT8_TYPE ? s->float8_type : to->float8_type;
     to->float8_scales = given & NYB_SETTING_FLOAT8_SCALES ? s->float8_scales : to->float8_scales;
 }
@@ -317,6 +337,10 @@ json_t *nyb_settings_json(const nyb_settings *s)
                   "group_size", group, "symmetric", s->symmetric, "scale_search", s->scale_search,
                   "activation_order", nyb_gptq_order_name(s->order), "static_groups",
                   s->static_groups, "hessian_damping", s->damping);
+    if (out && !s->skip && s->range.kind != NYB_RANGE_ABSMAX)
+        json_object_set_new(out, "range", json_string(nyb_range_name(s->range.kind)));
+    if (out && !s->skip && s->range.kind == NYB_RANGE_PERCENTILE && s->range.percentile > 0.0)
+        json_object_set_new(out, "percentile", json_real(s->range.percentile));
     if (out && !s->skip && s->method == NYB_METHOD_FLOAT8) {
         json_object_set_new(out, "float8_type", json_string(nyb_code_kind_name(s->float8_type)));
         json_object_set_new(out, "float8_scales", json_string(nyb_scales_name(s->float8_scales)));

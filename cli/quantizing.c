@@ -1,6 +1,7 @@
 #include "cli/quantizing.h"
 
 static const char *const methods[] = {"gptq", "rtn", "int4", "int8", "float8", NULL};
+static const char *const ranges[] = {"absmax", "percentile", "mse", "entropy", NULL};
 static const char *const float8_types[] = {"e4m3", "e5m2", NULL};
 static const char *const float8_scales[] = {"default", "tensor", "channel", "block", NULL};
 static const char *const orders[] = {"group", "none", "full", NULL};
@@ -15,6 +16,7 @@ const nyb_quantizing nyb_quantizing_defaults = {
     .weight_bits = 4,
     .group_size = 128,
     .damping = 0.01,
+    .percentile = 99.99,
     .expert_min_tokens = 1,
     .num_samples = 128,
     .sequence_length = 2048,
@@ -58,6 +60,12 @@ const nyb_option nyb_quantizing_options[] = {
      .about = "Choose scales by least squared error instead of by the extremes."},
     {"hessian-damping", 0, NYB_OPTION_REAL, INTO(damping), .value = "F", .min = 1e-9, .max = 0.999,
      .about = "Added to the Hessian's diagonal, as a fraction of its mean."},
+    {"range", 0, NYB_OPTION_CHOICE, INTO(range), .choices = ranges, .value = "WHICH",
+     .about = "How far a scale's codes reach. absmax: to the largest weight. percentile: to the "
+              "magnitude that --percentile of the weights do not exceed. mse: least squared error. "
+              "entropy: least divergence of the weights' distribution."},
+    {"percentile", 0, NYB_OPTION_REAL, INTO(percentile), .value = "P", .min = 50.001, .max = 100,
+     .about = "Of --range percentile, in percent."},
     {"float8-type", 0, NYB_OPTION_CHOICE, INTO(float8_type), .choices = float8_types,
      .value = "TYPE",
      .about = "Of float8: e4m3 reaches 448 and is what readers know; e5m2 reaches further and is "
@@ -138,6 +146,8 @@ static unsigned given_settings(const nyb_call *call)
         {"static-groups", NYB_SETTING_STATIC_GROUPS},
         {"scale-search", NYB_SETTING_SCALE_SEARCH},
         {"hessian-damping", NYB_SETTING_DAMPING},
+        {"range", NYB_SETTING_RANGE},
+        {"percentile", NYB_SETTING_PERCENTILE},
         {"float8-type", NYB_SETTING_FLOAT8_TYPE},
         {"float8-scales", NYB_SETTING_FLOAT8_SCALES},
     };
@@ -163,6 +173,7 @@ nyb_quantize_params nyb_quantizing_params(const nyb_call *call)
                      .order = (nyb_gptq_order) o->order,
                      .static_groups = o->static_groups,
                      .damping = o->damping,
+                     .range = {(nyb_range) o->range, o->percentile},
                      .float8_type = (nyb_code_kind) (o->float8_type + NYB_CODE_E4M3),
                      .float8_scales = (nyb_scales) o->float8_scales},
         .given = given_settings(call),

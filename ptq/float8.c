@@ -9,6 +9,7 @@
 #include "core/qweight.h"
 #include "core/threads.h"
 #include "ptq/grid.h"
+#include "ptq/observer.h"
 
 static const char *const scale_words[] = {"default", "tensor", "channel", "block"};
 static const char *const kind_words[] = {"int", "e4m3", "e5m2"};
@@ -99,6 +100,27 @@ static void share(const nyb_qweight *q, size_t row0, size_t row1)
     }
 }
 
+// What is clipped of rows [row0, row1), all alike if `shared`: replaces the largest magnitudes.
+static void clip(const float8_job *job, size_t row0, size_t row1, bool shared)
+{
+    const nyb_qweight *const q = job->out;
+    const nyb_rounding rounding = {.kind = q->kind, .top = job->largest};
+    for (size_t g = 0; g < q->groups; g++) {
+        const size_t col0 = g * q->group_size, left = q->cols - col0;
+        nyb_observer seen = {0};
+        for (size_t i = row0; i < row1; i++) {
+            nyb_observer_add(&seen, nyb_row(job->w, i) + col0,
+                             left < q->group_size ? left : q->group_size, 1);
+            if (shared && i + 1 < row1)
+                continue;
+            const float range = nyb_observer_range(&seen, &job->params->range, rounding);
+            for (size_t k = shared ? row0 : i; k <= i; k++)
+                q->scales[k * q->groups + g] = range;
+            seen = (nyb_observer){0};
+        }
+    }
+}
+
 static float scale_of(const float8_job *job, float most)
 {
     const nyb_dtype dtype = job->params->scale_dtype;
@@ -114,8 +136,11 @@ static void encode(void *arg, size_t stripe, unsigned worker)
     const nyb_dtype dtype = nyb_code_dtype(q->kind);
     float values[SOME];
     (void) worker;
-    if (q->scale_rows > 1 && q->scale_rows <= NYB_FLOAT8_BLOCK)
+    const bool shared = q->scale_rows > 1;
+    if (shared && q->scale_rows != SIZE_MAX)
         share(q, row0, end);
+    if (job->params->range.kind != NYB_RANGE_ABSMAX && q->scale_rows != SIZE_MAX)
+        clip(job, row0, end, shared);
     for (size_t i = row0; i < end; i++) {
         float *const scales = q->scales + i * q->groups;
         for (size_t g = 0; g < q->groups; g++)
@@ -158,6 +183,8 @@ static nyb_status round_all(const nyb_context *ctx, float8_job *job, nyb_err *er
         return status;
     if (job->out->scale_rows == SIZE_MAX)
         share(job->out, 0, job->w.rows);
+    if (job->out->scale_rows == SIZE_MAX && job->params->range.kind != NYB_RANGE_ABSMAX)
+        clip(job, 0, job->w.rows, true);
     nyb_parallel(ctx, stripes, encode, job);
     for (size_t k = 0; k < job->w.rows * job->out->groups; k++) {
         if (!isfinite(job->out->scales[k]))
@@ -175,6 +202,10 @@ static nyb_status check(const nyb_float8_params *params, nyb_err *err)
     if (params->kind != NYB_CODE_E4M3 && params->kind != NYB_CODE_E5M2)
         return nyb_fail(err, NYB_E_ARG, "codes of kind '%s', want e4m3 or e5m2",
                         nyb_code_kind_name(params->kind));
+    if ((unsigned) params->range.kind >= NYB_RANGE_COUNT ||
+        !(params->range.percentile >= 0.0 && params->range.percentile <= 100.0))
+        return nyb_fail(err, NYB_E_ARG, "range is %d, its percentile %g", (int) params->range.kind,
+                        params->range.percentile);
     if ((unsigned) params->scales > NYB_SCALES_BLOCK)
         return nyb_fail(err, NYB_E_ARG, "scales are %d", (int) params->scales);
     if (!nyb_dtype_is_float(params->scale_dtype))

@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "core/dtype.h"
+#include "ptq/observer.h"
 
 nyb_status nyb_grid_check(const nyb_grid_params *params, size_t cols, nyb_err *err)
 {
@@ -19,6 +20,10 @@ nyb_status nyb_grid_check(const nyb_grid_params *params, size_t cols, nyb_err *e
     if (!nyb_dtype_is_float(params->scale_dtype))
         return nyb_fail(err, NYB_E_ARG, "scales cannot be stored as %s, want F32, F16 or BF16",
                         nyb_dtype_name(params->scale_dtype));
+    if ((unsigned) params->range.kind >= NYB_RANGE_COUNT ||
+        !(params->range.percentile >= 0.0 && params->range.percentile <= 100.0))
+        return nyb_fail(err, NYB_E_ARG, "range is %d, its percentile %g", (int) params->range.kind,
+                        params->range.percentile);
     if (params->lowest_zero > 1u << (bits - 1))
         return nyb_fail(err, NYB_E_ARG, "lowest zero point is %u, want at most %u",
                         params->lowest_zero, 1u << (bits - 1));
@@ -69,6 +74,23 @@ static void find_range(nyb_mat values, float *low, float *high)
     }
 }
 
+// Moves the range of each lane to where it is to be clipped.
+static void clip_ranges(const nyb_grid_params *params, nyb_mat values, float *low, float *high)
+{
+    const bool whole = params->kind == NYB_GRID_MINMAX;
+    if (params->range.kind == NYB_RANGE_ABSMAX || (whole && params->range.kind == NYB_RANGE_MSE))
+        return;
+    // Steps that a magnitude has: half of all where signs share them.
+    const nyb_rounding rounding = {.top = (float) ((1u << (params->bits - 1)) - 1)};
+    for (size_t lane = 0; lane < NYB_LANES; lane++) {
+        nyb_observer seen = {0};
+        nyb_observer_add(&seen, values.at + lane, values.rows, values.stride);
+        const float limit = nyb_observer_range(&seen, &params->range, rounding);
+        low[lane] = fmaxf(low[lane], -limit);
+        high[lane] = fminf(high[lane], limit);
+    }
+}
+
 static void make_symmetric(const nyb_grid_params *params, float *low, float *high)
 {
     for (size_t lane = 0; lane < NYB_LANES; lane++) {
@@ -95,15 +117,19 @@ static void fit_extremes(const nyb_grid_params *params, nyb_mat values, nyb_grid
 {
     const float top = nyb_grid_top(params->bits), least = (float) params->lowest_zero;
     const bool filled_up = params->group_size && values.rows < params->group_size;
+    float low[NYB_LANES], high[NYB_LANES];
     for (size_t lane = 0; lane < NYB_LANES; lane++) {
-        float low = filled_up ? 0.0f : values.at[lane], high = low;
+        low[lane] = high[lane] = filled_up ? 0.0f : values.at[lane];
         for (size_t j = 0; j < values.rows; j++) {
-            low = fminf(low, nyb_row(values, j)[lane]);
-            high = fmaxf(high, nyb_row(values, j)[lane]);
+            low[lane] = fminf(low[lane], nyb_row(values, j)[lane]);
+            high[lane] = fmaxf(high[lane], nyb_row(values, j)[lane]);
         }
-        const float step = ((high - low) + 1e-7f) / top;
+    }
+    clip_ranges(params, values, low, high);
+    for (size_t lane = 0; lane < NYB_LANES; lane++) {
+        const float step = ((high[lane] - low[lane]) + 1e-7f) / top;
         out->scale[lane] = nyb_grid_storable((double) step, params->scale_dtype);
-        out->zero[lane] = nyb_clamp(rintf(-low / out->scale[lane]), least, top);
+        out->zero[lane] = nyb_clamp(rintf(-low[lane] / out->scale[lane]), least, top);
     }
 }
 
@@ -126,6 +152,7 @@ size_t nyb_grid_fit(const nyb_grid_params *params, nyb_mat values, nyb_grid_lane
         return first_infinite(out->scale);
     }
     find_range(values, low, high);
+    clip_ranges(params, values, low, high);
     if (params->kind == NYB_GRID_ABSMAX) {
         fit_absmax(params, low, high, out);
         return first_infinite(out->scale);
@@ -140,7 +167,7 @@ size_t nyb_grid_fit(const nyb_grid_params *params, nyb_mat values, nyb_grid_lane
         nyb_grid_span(params, low[lane], high[lane], &out->scale[lane], &out->zero[lane]);
     }
     const size_t bad = first_infinite(out->scale);
-    if (bad == NYB_LANES && params->scale_search)
+    if (bad == NYB_LANES && (params->scale_search || params->range.kind == NYB_RANGE_MSE))
         nyb_grid_search(params, values, low, high, out);
     return bad;
 }

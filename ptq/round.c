@@ -64,7 +64,9 @@ static void round_tile(void *arg, size_t tile, unsigned worker)
     const round_job *const job = arg;
     const size_t size = job->out->group_size, row0 = tile * NYB_LANES;
     const size_t rows = nyb_tile_rows(job->w.rows, tile);
-    const bool keras = job->params->kind == NYB_GRID_ABSMAX && job->params->scale_dtype == NYB_F32;
+    const bool keras = job->params->kind == NYB_GRID_ABSMAX &&
+                       job->params->scale_dtype == NYB_F32 &&
+                       job->params->range.kind == NYB_RANGE_ABSMAX;
 
     for (size_t group = 0; group < job->out->groups; group++) {
         const size_t col0 = group * size;

@@ -8,6 +8,7 @@
 
 #include "nybble/context.h"
 #include "nybble/qweight.h"
+#include "nybble/range.h"
 
 // Which weights share a scale.
 typedef enum nyb_scales {
@@ -22,7 +23,8 @@ enum { NYB_FLOAT8_BLOCK = 128 };
 typedef struct nyb_float8_params {
     nyb_code_kind kind; // NYB_CODE_E4M3 (up to 448) or NYB_CODE_E5M2 (up to 57344)
     nyb_scales scales;
-    nyb_dtype scale_dtype; // NYB_F32, NYB_F16 or NYB_BF16
+    nyb_dtype scale_dtype;  // NYB_F32, NYB_F16 or NYB_BF16
+    nyb_range_params range; // what absmax is taken for
 } nyb_float8_params;
 
 #define NYB_FLOAT8_DEFAULTS ((nyb_float8_params){.kind = NYB_CODE_E4M3, .scale_dtype = NYB_F32})

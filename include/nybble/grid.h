@@ -11,6 +11,7 @@
 
 #include "nybble/context.h"
 #include "nybble/qweight.h"
+#include "nybble/range.h"
 
 typedef enum nyb_grid_kind {
     // Spans the group's smallest to largest weight, always with 0 on the grid (the GPTQ family).
@@ -34,6 +35,9 @@ typedef struct nyb_grid_params {
     bool scale_search;     // shrink the range where that lowers the group's squared error
     nyb_dtype scale_dtype; // NYB_F32, NYB_F16 or NYB_BF16: what scales are stored as
     unsigned lowest_zero;  // smallest zero point that readers accept; 1 for GPTQ v1, else 0
+    // What the group's extremes are taken for; scale_search then looks at nothing beyond. `mse` of
+    // NYB_GRID_MINMAX is scale_search itself.
+    nyb_range_params range;
     // Choose parameters exactly as the GPTQ paper's published code does, for comparison with its
     // results: a symmetric group without negative weights gets half the range, and the search
     // takes 80 steps by the 2.4-norm.

@@ -26,6 +26,7 @@ typedef struct nyb_settings {
     double damping;            // of the mean diagonal of the Hessian, (0, 1)
     nyb_code_kind float8_type; // NYB_CODE_E4M3 or NYB_CODE_E5M2
     nyb_scales float8_scales;
+    nyb_range_params range; // of the weights
 } nyb_settings;
 
 #define NYB_SETTINGS_DEFAULTS                                                                      \
@@ -49,6 +50,8 @@ enum nyb_setting {
     NYB_SETTING_DAMPING = 1u << 7,
     NYB_SETTING_FLOAT8_TYPE = 1u << 8,
     NYB_SETTING_FLOAT8_SCALES = 1u << 9,
+    NYB_SETTING_RANGE = 1u << 10,
+    NYB_SETTING_PERCENTILE = 1u << 11,
 };
 
 // Which tokens an expert's layers are calibrated on.

@@ -278,3 +278,33 @@ def test_transformers_reads_fp8(nybble, stories, tmp_path):
     error = np.abs(got - want).max()
     print(f"max |logit difference| {error:.2e}, tolerance 1e-2 (f32 storage)")
     assert error <= 1e-2
+
+
+# ---- Ranges ---------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("percent", [60, 90])
+def test_percentiles_clip_each_channel(nybble, wide, tmp_path, percent):
+    tensors, _ = quantize(nybble, wide, tmp_path / "out", "-m", "int8", "--range", "percentile",
+                          "--percentile", percent)
+    source = load_file(wide / "model.safetensors")
+    for module in layers_of(tensors, "weight_scale"):
+        absolute = np.sort(np.abs(source[module + ".weight"].float().numpy()), axis=1)
+        want = absolute[:, int(np.ceil(percent / 100 * absolute.shape[1])) - 1]
+        got = 127 * tensors[module + ".weight_scale"].float().numpy()[:, 0]
+        bins = absolute[:, -1] / 512  # of 2,048 up to a power of two; and 1e-7 above
+        assert np.all(np.abs(got - want) <= bins + 1e-6), module
+
+
+def test_a_range_lowers_the_error_that_it_is_for(nybble, wide, tmp_path):
+    """Of int4, where mse has the least squared error of the four."""
+    errors = {}
+    for kind in ("absmax", "percentile", "mse", "entropy"):
+        for mode in (["int4"], ["float8", "--float8-scales", "block"]):
+            out = tmp_path / (kind + mode[0])
+            quantize(nybble, wide, out, "-m", *mode, "--range", kind, "--percentile", 99)
+            layers = report(out)["layers"]
+            errors[mode[0], kind] = np.mean([layer["weight_error"] for layer in layers])
+    print({k: float(v) for k, v in errors.items()})
+    assert errors["int4", "mse"] < 0.95 * errors["int4", "absmax"]
+    assert errors["int4", "mse"] <= min(e for (m, _), e in errors.items() if m == "int4")
+    assert errors["float8", "mse"] <= 1.001 * errors["float8", "absmax"]
