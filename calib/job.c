@@ -23,7 +23,7 @@ static nyb_status check_source(const nyb_job *job, nyb_err *err)
                     nyb_model_folder(job->model), job->layout->name);
 }
 
-static nyb_status check_layer(const nyb_job *job, const nyb_job_layer *layer, nyb_err *err)
+nyb_status nyb_job_check_layer(const nyb_job *job, const nyb_job_layer *layer, nyb_err *err)
 {
     const nyb_linear *const l = layer->linear;
     if (l->transposed && (!l->weight || l->weight->rank == 2) && !job->layout->transposed)
@@ -39,12 +39,17 @@ static nyb_status check_layer(const nyb_job *job, const nyb_job_layer *layer, ny
     return layer->layout->check(&layer->spec, l->module, err);
 }
 
+const nyb_layout *nyb_job_layout_of(const nyb_layout *layout, nyb_code_kind kind)
+{
+    return kind != NYB_CODE_INT && layout->floats ? layout->floats : layout;
+}
+
 // The layout of the job's family that holds what the method makes.
 static const nyb_layout *layout_for(const nyb_layout *layout, nyb_method method)
 {
     if (method == NYB_METHOD_INT8 && layout->bytes)
         return layout->bytes;
-    return method == NYB_METHOD_FLOAT8 && layout->floats ? layout->floats : layout;
+    return nyb_job_layout_of(layout, method == NYB_METHOD_FLOAT8 ? NYB_CODE_E4M3 : NYB_CODE_INT);
 }
 
 static void settle_floats(const nyb_job *job, nyb_settings *s)
@@ -93,7 +98,7 @@ static nyb_status settle_layer(nyb_job *job, nyb_job_layer *layer, nyb_err *err)
                      !s->static_groups && s->group_size != 0,
         .scale_dtype = layer->layout->scale_dtype(job->dtype),
     };
-    return check_layer(job, layer, err);
+    return nyb_job_check_layer(job, layer, err);
 }
 
 // Experts in one tensor are rounded together, or not at all: the tensor is there or it is not.
@@ -180,13 +185,37 @@ static nyb_status read_samples(const nyb_context *ctx, nyb_job *job, nyb_err *er
     return nyb_samples_open(ctx, &job->samples, job->model, wanted, err);
 }
 
+// A row that is one group of the size that wider rows are cut into is called by that size: then
+// there is one setting for both.
+static void name_groups(nyb_layout_module *modules, size_t count)
+{
+    enum { SIZES = 16 };
+    size_t sizes[SIZES], known = 0;
+    for (size_t i = 0; i < count; i++) {
+        const size_t size = modules[i].spec.group_size;
+        size_t k = 0;
+        while (k < known && sizes[k] != size)
+            k++;
+        if (modules[i].quantized && size && k == known && known < SIZES)
+            sizes[known++] = size;
+    }
+    for (size_t i = 0; i < count; i++) {
+        nyb_layout_spec *const spec = &modules[i].spec;
+        for (size_t k = 0; k < known && modules[i].quantized && spec->group_size == 0; k++) {
+            if (spec->kind == NYB_CODE_INT && spec->cols == sizes[k])
+                spec->group_size = sizes[k];
+        }
+    }
+}
+
 // False when there is no memory.
 static bool describe_run(nyb_layout_run *out, const nyb_job *job, nyb_arena *arena)
 {
     const size_t plain = nyb_model_plain_modules(job->model, NULL);
     const char **const names = nyb_arena_alloc(arena, plain, sizeof(*names));
-    nyb_layout_module *const modules = nyb_arena_alloc(arena, job->count + plain, sizeof(*modules));
-    nyb_layout_run run = {.modules = modules, .count = job->count + plain};
+    nyb_layout_module *const modules =
+        nyb_arena_alloc(arena, job->count + plain + 1, sizeof(*modules));
+    nyb_layout_run run = {.modules = modules};
     if (!names || !modules)
         return false;
     for (size_t i = 0; i < job->count; i++) {
@@ -204,13 +233,23 @@ static bool describe_run(nyb_layout_run *out, const nyb_job *job, nyb_arena *are
         }
     }
     (void) nyb_model_plain_modules(job->model, names);
-    for (size_t i = 0; i < plain; i++)
-        modules[job->count + i].name = names[i];
+    run.count = job->count;
+    if (job->head.form == NYB_FORM_CODES)
+        modules[run.count++] = (nyb_layout_module){.name = job->head.linear->module,
+                                                   .quantized = true,
+                                                   .spec = job->head.spec,
+                                                   .layout = job->head.layout};
+    for (size_t i = 0; i < plain; i++) {
+        const bool head = strcmp(names[i], nyb_model_head(job->model)->module) == 0;
+        if (!head || job->head.form != NYB_FORM_CODES)
+            modules[run.count++].name = names[i];
+    }
+    name_groups(modules, run.count);
     *out = run;
     return true;
 }
 
-static nyb_status check_run(const nyb_job *job, nyb_err *err)
+nyb_status nyb_job_check_run(const nyb_job *job, nyb_err *err)
 {
     nyb_arena arena = {0};
     nyb_layout_run run;
@@ -237,7 +276,7 @@ nyb_status nyb_job_open(const nyb_context *ctx, nyb_job *out, const nyb_quantize
     if (status == NYB_OK)
         status = settle_layers(out, err);
     if (status == NYB_OK)
-        status = check_run(out, err);
+        status = nyb_job_check_run(out, err);
     if (status == NYB_OK)
         status = read_samples(ctx, out, err);
     if (status != NYB_OK)

@@ -37,6 +37,7 @@ typedef struct nyb_job {
     nyb_job_layer head;    // .linear NULL: it stays as it is
     bool casts;            // matrices that are copied become `dtype`
     bool keeps_config;     // the source's configuration holds for the output
+    bool once;             // the run cannot be taken up after an interruption
     bool calibrated;       // some layer needs a Hessian
     nyb_samples samples;
     nyb_dtype dtype; // of the model's linear weights, of the embedding where they are quantised
@@ -60,6 +61,18 @@ bool nyb_job_calibrates(const nyb_job_layer *layer);
 
 // What the solver is asked for a layer.
 nyb_solve_params nyb_job_solve(const nyb_job *job, const nyb_job_layer *layer);
+
+// Checks a layer that is to become codes against its layout.
+//
+// NYB_E_UNSUPPORTED, NYB_E_ARG  as nyb_layout.check().
+NYB_NODISCARD nyb_status nyb_job_check_layer(const nyb_job *job, const nyb_job_layer *layer,
+                                             nyb_err *err);
+
+// Checks what the layers' settings are together.
+NYB_NODISCARD nyb_status nyb_job_check_run(const nyb_job *job, nyb_err *err);
+
+// The job's layout, or that of its formats which holds codes of this kind.
+const nyb_layout *nyb_job_layout_of(const nyb_layout *layout, nyb_code_kind kind);
 
 // The quantization_config object for this job; NULL when there is no memory.
 json_t *nyb_job_quantization_config(const nyb_job *job);

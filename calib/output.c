@@ -166,9 +166,8 @@ static nyb_status open_folder(nyb_output *out, const json_t *run, nyb_err *err)
     if (nyb_path_exists(out->partial)) {
         if (!params->resume && !params->force)
             return nyb_fail(err, NYB_E_EXISTS,
-                            "%s: left by an interrupted run; go on with --resume, or start over "
-                            "with --force",
-                            out->partial);
+                            "%s: left by an interrupted run; %sstart over with --force",
+                            out->partial, out->job->once ? "" : "go on with --resume, or ");
         if (params->resume) {
             const nyb_status status = take_up(out, run, err);
             if (status != NYB_OK || out->journal.ready)
@@ -394,10 +393,10 @@ nyb_status nyb_output_finish(const nyb_context *ctx, nyb_output *out, const json
 
 void nyb_output_close(nyb_output *out)
 {
-    const bool empty = json_array_size(out->journal.blocks) == 0;
+    const bool kept = json_array_size(out->journal.blocks) > 0 && !(out->job && out->job->once);
     nyb_store_close(out->store);
     nyb_journal_close(&out->journal);
-    if (out->made && empty) {
+    if (out->made && !kept) {
         const nyb_status status = nyb_folder_remove(out->partial, NULL);
         (void) status; // the run's own error is the one to tell
     }

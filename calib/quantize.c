@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "calib/gguf_quantize.h"
+#include "calib/source_files.h"
 #include "calib/walk.h"
 #include "core/clock.h"
 #include "core/file.h"
@@ -12,52 +13,6 @@
 #include "nybble/version.h"
 
 // ---- What identifies a run ----------------------------------------------------------------
-
-typedef struct hashing {
-    const nyb_checkpoint *source;
-    char (*texts)[NYB_HASH_TEXT];
-} hashing;
-
-static void hash_file(void *arg, size_t index, unsigned worker)
-{
-    const hashing *const h = arg;
-    size_t bytes = 0;
-    const void *const at = nyb_checkpoint_file_bytes(h->source, index, &bytes);
-    (void) worker;
-    nyb_hash hash;
-    nyb_hash_init(&hash);
-    for (size_t i = 0; i < bytes; i += NYB_MAP_PIECE) {
-        const size_t some = bytes - i < NYB_MAP_PIECE ? bytes - i : NYB_MAP_PIECE;
-        nyb_hash_add(&hash, (const unsigned char *) at + i, some);
-        nyb_map_release((const unsigned char *) at + i, some);
-    }
-    nyb_hash_text(&hash, h->texts[index]);
-}
-
-static const char *base_name(const char *path)
-{
-    const char *const slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
-static json_t *describe_files(const nyb_context *ctx, const nyb_job *job, nyb_arena *arena)
-{
-    const nyb_checkpoint *const source = nyb_model_checkpoint(job->model);
-    const size_t count = nyb_checkpoint_files(source);
-    hashing h = {.source = source, .texts = nyb_arena_alloc(arena, count, sizeof(*h.texts))};
-    json_t *const files = json_array();
-    if (!h.texts || !files)
-        return files;
-    nyb_parallel(ctx, count, hash_file, &h);
-    for (size_t i = 0; i < count; i++) {
-        size_t bytes = 0;
-        (void) nyb_checkpoint_file_bytes(source, i, &bytes);
-        json_array_append_new(files, json_pack("{s:s, s:I, s:s}", "file",
-                                               base_name(nyb_checkpoint_file(source, i)), "bytes",
-                                               (json_int_t) bytes, "sha256", h.texts[i]));
-    }
-    return files;
-}
 
 // How often each token counts: how many are there at all, and the most frequent ones.
 typedef struct frequency {
@@ -104,7 +59,7 @@ static json_t *describe_files_read(const nyb_samples_params *params)
 {
     json_t *const files = json_array();
     for (size_t i = 0; i < params->path_count; i++)
-        json_array_append_new(files, json_string(base_name(params->paths[i])));
+        json_array_append_new(files, json_string(nyb_base_name(params->paths[i])));
     return files;
 }
 
@@ -161,16 +116,14 @@ static json_t *describe_experts(const nyb_job *job)
 // otherwise, so a run cannot be taken up there.
 static json_t *describe(const nyb_context *ctx, const nyb_job *job)
 {
-    nyb_arena arena = {0};
     const nyb_build_info build = nyb_build();
     json_t *const run = json_pack(
         "{s:s, s:s, s:{s:s, s:s, s:s}, s:s, s:s, s:I, s:o, s:o, s:o, s:o}", "schema",
         "nybble.run/1", "nybble", build.version, "machine", "kernels", build.kernel_level, "blas",
         build.blas, "blas_core", build.blas_core, "compute", compute_word(ctx, job), "format",
         job->layout->name, "shard_bytes", (json_int_t) job->params->shard_bytes, "model",
-        describe_files(ctx, job, &arena), "calibration", describe_samples(job), "layers",
-        describe_layers(job), "experts", describe_experts(job));
-    nyb_arena_clear(&arena);
+        nyb_source_files(ctx, nyb_model_checkpoint(job->model)), "calibration",
+        describe_samples(job), "layers", describe_layers(job), "experts", describe_experts(job));
     return run;
 }
 
@@ -213,7 +166,6 @@ static double bits_per_weight(const json_t *blocks)
 static void summarize(const nyb_job *job, const nyb_output *out, nyb_quantize_result *r)
 {
     const json_t *const blocks = out->journal.blocks;
-    const nyb_checkpoint *const source = nyb_model_checkpoint(job->model);
     size_t count = 0;
     r->loss = sum_of(blocks, "loss", &count);
     r->layers = count;
@@ -222,11 +174,7 @@ static void summarize(const nyb_job *job, const nyb_output *out, nyb_quantize_re
     r->samples = job->samples.count;
     r->tokens = job->samples.count * job->samples.length;
     r->bytes_out = nyb_store_total_bytes(out->store);
-    for (size_t i = 0; i < nyb_checkpoint_files(source); i++) {
-        size_t bytes = 0;
-        (void) nyb_checkpoint_file_bytes(source, i, &bytes);
-        r->bytes_in += bytes;
-    }
+    r->bytes_in = nyb_source_bytes(nyb_model_checkpoint(job->model));
 }
 
 // The layers that were not rounded as asked, which the parameters allowed.

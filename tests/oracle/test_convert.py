@@ -261,6 +261,195 @@ def test_awq_is_written(nybble, tiny, tmp_path, symmetric):
     assert_runs_as(nybble, tmp_path / "out", tiny, plain, tmp_path)
 
 
+# ---- `nybble convert` -----------------------------------------------------------------------
+
+def quantization_of(folder):
+    return json.loads((folder / "config.json").read_text())["quantization_config"]
+
+
+def compressed_decode(tensors, module, bits, symmetric):
+    rows, cols = tensors[module + ".weight_shape"]
+    scales = tensors[module + ".weight_scale"].astype(np.float32)
+    codes = stream_unpack(tensors[module + ".weight_packed"], bits, cols)
+    if symmetric:
+        zeros = np.full(scales.shape, 1 << (bits - 1), np.uint8)
+    else:
+        zeros = stream_unpack(tensors[module + ".weight_zero_point"].T, bits, rows).T
+    return codes, zeros, scales, np.arange(cols) // -(-cols // scales.shape[1])
+
+
+def weights_of(folder, modules):
+    """Dequantised f32 weights of a folder in any layout of whole numbers, decoded here."""
+    config, tensors = quantization_of(folder), load_numpy(folder / "model.safetensors")
+    out = {}
+    for module in modules:
+        if config["quant_method"] == "awq":
+            codes, zeros, scales = awq_decode(tensors, module)
+            group_of = np.arange(codes.shape[1]) // -(-codes.shape[1] // scales.shape[1])
+        elif config["quant_method"] == "gptq":
+            v1 = config["checkpoint_format"] == "gptq"
+            assert "dynamic" not in config
+            codes, zeros, scales, group_of = gptq_decode(tensors, module, config["bits"], v1)
+        else:
+            (scheme,) = config["config_groups"].values()
+            weights = scheme["weights"]
+            codes, zeros, scales, group_of = compressed_decode(
+                tensors, module, weights["num_bits"], weights["symmetric"])
+        out[module] = scales[:, group_of] * (codes.astype(np.float32) -
+                                             zeros[:, group_of].astype(np.float32))
+    return out
+
+
+CHAINS = [
+    # bits, group, symmetric, head, the layouts in turn
+    (4, 64, False, False, ["awq", "gptq", "compressed-tensors", "gptq_v2", "awq"]),
+    (4, 128, True, False, ["gptq", "awq", "compressed-tensors", "gptq", "gptq_v2"]),
+    (4, 0, False, False, ["gptq_v2", "compressed-tensors", "awq", "gptq_v2"]),
+    (3, 32, False, True, ["gptq", "compressed-tensors", "gptq_v2", "gptq"]),
+    (8, 32, True, True, ["gptq_v2", "gptq", "compressed-tensors", "gptq"]),
+    (2, 64, False, False, ["gptq_v2", "compressed-tensors", "gptq_v2"]),
+]
+
+
+def source_in(tiny, out, bits, group, symmetric, head, layout):
+    if layout == "awq":
+        rng_zeros = awq_model(tiny, out, group, seed=5, symmetric=symmetric)
+        tensors = load_numpy(out / "model.safetensors")
+        for name in tensors:  # version 1 of gptq has no zero point 0
+            if name.endswith("qzeros"):
+                tensors[name] = awq_pack(np.maximum(awq_unpack(tensors[name]), 1))
+        save_numpy(tensors, out / "model.safetensors", {"format": "pt"})
+        return rng_zeros
+    return gptq_model(tiny, out, bits, group, symmetric, layout == "gptq", head=head)
+
+
+@pytest.mark.parametrize("bits,group,symmetric,head,layouts", CHAINS)
+def test_layouts_hold_the_same_weights(nybble, tiny, tmp_path, bits, group, symmetric, head,
+                                       layouts):
+    """From layout to layout and back, decoded here: equal bit for bit at every step."""
+    at = tmp_path / "0"
+    _, plain = source_in(tiny, at, bits, group, symmetric, head, layouts[0])
+    modules = modules_of(plain) + (["lm_head"] if head else [])
+    want = weights_of(at, modules)
+    logits = logits_of(nybble, at, tmp_path)[1]
+    source = load_numpy(at / "model.safetensors")
+    for step, layout in enumerate(layouts[1:], 1):
+        made = json.loads(nybble("convert", at, "-o", tmp_path / str(step), "-f", layout,
+                                 "--json").stdout)
+        assert made["exact"] is True and made["layers"] == len(modules)
+        at = tmp_path / str(step)
+        got = weights_of(at, modules)
+        for module in modules:
+            assert np.array_equal(got[module].view(np.uint32), want[module].view(np.uint32))
+        assert np.array_equal(logits_of(nybble, at, tmp_path)[1], logits)
+        config = quantization_of(at)
+        if config["quant_method"] == "gptq":
+            assert config["sym"] == symmetric and config["lm_head"] == head
+        tensors = load_numpy(at / "model.safetensors")
+        rest = [n for n in source if n.rsplit(".", 1)[0] not in modules]
+        assert len(rest) > 5 and all(np.array_equal(tensors[n], source[n]) for n in rest)
+        report = json.loads((at / "nybble_report.json").read_text())
+        assert len(report["layers"]) == len(modules) and report["run"]["command"] == "convert"
+        assert not (at / "nybble_journal.jsonl").exists()
+    again = [n for n, l in enumerate(layouts[:-1]) if l == layouts[-1]]
+    for n in again:  # back where it was: the very tensors
+        first = load_numpy(tmp_path / str(n) / "model.safetensors")
+        last = load_numpy(at / "model.safetensors")
+        for name in first:
+            assert name.endswith("g_idx") or np.array_equal(first[name], last[name]), name
+
+
+def test_activation_order_survives(nybble, tiny, tmp_path):
+    _, plain = gptq_model(tiny, tmp_path / "a", 4, 32, v1=True, order=True)
+    nybble("convert", tmp_path / "a", "-o", tmp_path / "b", "-f", "gptq_v2")
+    assert quantization_of(tmp_path / "b")["desc_act"] is True
+    modules = modules_of(plain)
+    got, want = (weights_of(tmp_path / n, modules) for n in "ba")
+    assert all(np.array_equal(got[m], want[m]) for m in modules)
+    for layout in ("awq", "compressed-tensors"):
+        done = nybble("convert", tmp_path / "a", "-o", tmp_path / "c", "-f", layout, ok=False)
+        assert done.returncode == 1 and "order" in done.stderr and "gptq" in done.stderr
+        assert not list(tmp_path.glob("c*"))
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "f16"])
+@pytest.mark.parametrize("source", ["awq", "gptq"])
+def test_floats(nybble, tiny, tmp_path, source, dtype):
+    """Dequantised weights are those decoded here, rounded once; readers load them as a model."""
+    if source == "awq":
+        folder, plain = awq_model(tiny, tmp_path / "in", 64)
+    else:
+        folder, plain = gptq_model(tiny, tmp_path / "in", 3, 32, order=True, head=True, bias=0.0)
+    nybble("convert", folder, "-o", tmp_path / "out", "-f", dtype)
+    kind = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[dtype]
+    got = load_file(tmp_path / "out" / "model.safetensors")
+    assert got.keys() == plain.keys()
+    for name, tensor in plain.items():
+        want = tensor.to(kind) if tensor.ndim > 1 else tensor
+        assert got[name].dtype == want.dtype and torch.equal(got[name], want), name
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert "quantization_config" not in config
+    assert config["dtype"] == str(kind).removeprefix("torch.")
+    model, info = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "out", dtype="auto", output_loading_info=True)
+    assert model.dtype == kind and not any(info.values())
+
+
+def test_plain_models_change_their_type(nybble, tiny, tmp_path):
+    nybble("convert", tiny, "-o", tmp_path / "out", "-f", "bf16")
+    got, was = (load_file(f / "model.safetensors") for f in (tmp_path / "out", tiny))
+    for name, tensor in was.items():
+        want = tensor.to(torch.bfloat16) if tensor.ndim > 1 else tensor
+        assert torch.equal(got[name], want), name
+
+
+def test_conversions_that_would_change_numbers_are_refused(nybble, tiny, tmp_path):
+    def refused(folder, layout, *parts):
+        done = nybble("convert", folder, "-o", tmp_path / "no", "-f", layout, ok=False)
+        assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1, done.stderr
+        assert all(part in done.stderr for part in parts), done.stderr
+        assert not list(tmp_path.glob("no*"))
+
+    awq, plain = awq_model(tiny, tmp_path / "awq", 64)
+    refused(awq, "gptq", "zero point 0 at row", "gptq_v2")
+    refused(awq, "fp8", "whole numbers")
+    refused(tiny, "gptq", "holds no quantised layer", "nybble quantize")
+    three, _ = gptq_model(tiny, tmp_path / "three", 3, 32)
+    refused(three, "awq", "4 bits", "compressed-tensors")
+    # scales that are no f16
+    nybble("convert", awq, "-o", tmp_path / "ct", "-f", "compressed-tensors")
+    tensors = load_file(tmp_path / "ct" / "model.safetensors")
+    name = next(n for n in tensors if n.endswith("up_proj.weight_scale"))
+    tensors[name] = tensors[name].to(torch.float32) * 1.0001
+    save_file(tensors, tmp_path / "ct" / "model.safetensors", {"format": "pt"})
+    refused(tmp_path / "ct", "awq", name.removesuffix(".weight_scale"), "is F32", "stores F16",
+            "compressed-tensors")
+    # too large for f16
+    tensors = load_file(tiny / "model.safetensors")
+    tensors["model.embed_tokens.weight"][3, 4] = 70000.0
+    folder = plain_model(tiny, tmp_path / "large", tensors)
+    refused(folder, "f16", "model.embed_tokens.weight", "70000", "bf16")
+    # what stands there
+    nybble("convert", awq, "-o", tmp_path / "out", "-f", "f32")
+    done = nybble("convert", awq, "-o", tmp_path / "out", "-f", "bf16", ok=False)
+    assert done.returncode == 1 and "--force" in done.stderr and "--resume" not in done.stderr
+    nybble("convert", awq, "-o", tmp_path / "out", "-f", "bf16", "--force")
+    (tmp_path / "two.partial").mkdir()
+    done = nybble("convert", awq, "-o", tmp_path / "two", "-f", "bf16", ok=False)
+    assert done.returncode == 1 and "--force" in done.stderr and "--resume" not in done.stderr
+
+
+def test_damaged_sources_leave_nothing(nybble, tiny, tmp_path):
+    folder, _ = gptq_model(tiny, tmp_path / "in", 4, 64)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.scales"][0, 5] = float("nan")
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    for layout in ("compressed-tensors", "bf16"):
+        done = nybble("convert", folder, "-o", tmp_path / "out", "-f", layout, ok=False)
+        assert done.returncode == 1 and "up_proj" in done.stderr and "nan" in done.stderr
+        assert not list(tmp_path.glob("out*"))
+
+
 # ---- Quantised sources of `nybble quantize` -------------------------------------------------
 
 SOURCES = {
