@@ -16,9 +16,9 @@
 #include "nybble/tensor.h"
 
 enum {
-    NYB_GEMM_WORDS = 256,  // words of k that are summed before the result is touched
-    NYB_GEMM_TALLEST = 14, // bounds of the levels' a_width and b_width
-    NYB_GEMM_WIDEST = 32,  //
+    NYB_GEMM_WORDS = 256, // words of k that are summed before the result is touched
+    NYB_GEMM_TALLEST = 8, // bounds of the levels' a_width and b_width
+    NYB_GEMM_WIDEST = 48, //
 };
 
 // A matrix of f32 or bf16 to be packed; the k-th element of row i is
@@ -36,17 +36,24 @@ typedef struct nyb_pack_part {
     size_t row0, width, begin, end;
 } nyb_pack_part;
 
+// Where the innermost loop finds its operands: word k of row i of the left one is
+// a[k * a_stride + i], and likewise for the right one.
+typedef struct nyb_gemm_sides {
+    const uint32_t *a, *b;
+    size_t a_stride, b_stride; // words
+} nyb_gemm_sides;
+
 // How one level makes products of one type.
 typedef struct nyb_gemm {
-    size_t a_width, b_width; // rows of a panel of the left and the right operand
+    size_t a_width, b_width; // rows of a panel of the left and the right operand; a divides b
     size_t step;             // k of a word
 
     // Packs a part of a panel, whose place is `to`; rows and k that are not there become 0. Words
     // of the panel behind the part may be overwritten.
     void (*pack)(uint32_t *to, const nyb_operand *from, const nyb_pack_part *part);
 
-    // c[a_width, b_width] = (add ? c : 0) + alpha a b^T over `words` words of two panels.
-    void (*multiply)(size_t words, const uint32_t *a, const uint32_t *b, float *c, size_t stride,
+    // c[a_width, b_width] = (add ? c : 0) + alpha a b^T over `words` words of both sides.
+    void (*multiply)(size_t words, const nyb_gemm_sides *sides, float *c, size_t stride,
                      float alpha, bool add);
 
     // For scores that become an operand: the largest of n >= 1, and x = e^(x - top) for x <= top,
@@ -104,9 +111,11 @@ void nyb_gemm_pack(const nyb_gemm *g, uint32_t *to, const nyb_operand *from, siz
 void nyb_gemm_tile(const nyb_gemm *g, nyb_mat c, const uint32_t *a, const uint32_t *b, size_t depth,
                    float alpha, bool add);
 
-// The same for the elements of c at and above its diagonal; the others are left alone.
-void nyb_gemm_tile_upper(const nyb_gemm *g, nyb_mat c, const uint32_t *a, const uint32_t *b,
-                         size_t depth, float alpha, bool add);
+// c += the rows [row0, row0 + c.rows) of x times the rows [col0, col0 + c.cols), x packed in panels
+// of b_width. Both begin at a panel. When they are the same rows, what lies below c's
+// diagonal is left alone.
+void nyb_syrk_tile(const nyb_gemm *g, nyb_mat c, const uint32_t *x, size_t row0, size_t col0,
+                   size_t depth);
 
 // ---- Whole products, in parallel -------------------------------------------------------------
 
@@ -117,8 +126,10 @@ size_t nyb_gemm_run_words(const nyb_gemm *g, size_t m, size_t n, size_t depth);
 void nyb_gemm_run(const nyb_context *ctx, const nyb_gemm *g, nyb_mat c, const nyb_operand *a,
                   const nyb_operand *b, float alpha, bool add, uint32_t *scratch);
 
-// Upper triangle of c += x x^T; the strict lower triangle is left alone. x [n, depth], c [n, n],
-// scratch as for nyb_gemm_run() with m = n.
+// Words of scratch that nyb_syrk_run() takes.
+size_t nyb_syrk_run_words(const nyb_gemm *g, size_t n, size_t depth);
+
+// Upper triangle of c += x x^T; the strict lower triangle is left alone. x [n, depth], c [n, n].
 void nyb_syrk_run(const nyb_context *ctx, const nyb_gemm *g, nyb_mat c, const nyb_operand *x,
                   uint32_t *scratch);
 

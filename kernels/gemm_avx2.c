@@ -3,45 +3,52 @@
 #include "kernels/gemm_levels.h"
 #include "kernels/gemm_pack_loops.h"
 
-enum { ROWS = 6, COLS = 16, HALF = COLS / 2 };
+enum { ROWS = 4, COLS = 24, HALF = 8, WIDE = COLS / HALF };
 
 #ifdef __clang__
 #define UNROLL _Pragma("unroll")
 #else
-#define UNROLL _Pragma("GCC unroll 6")
+#define UNROLL _Pragma("GCC unroll 4")
 #endif
 
-// 6 x 16 results in 12 of the 16 registers.
-static void multiply(size_t count, const uint32_t *a, const uint32_t *b, float *c, size_t stride,
+// 4 x 24 results in 12 of the 16 registers.
+static void multiply(size_t count, const nyb_gemm_sides *sides, float *c, size_t stride,
                      float alpha, bool add)
 {
-    __m256 s[ROWS][2];
+    const uint32_t *a = sides->a, *b = sides->b;
+    const size_t a_stride = sides->a_stride, b_stride = sides->b_stride;
+    __m256 s[ROWS][WIDE];
     UNROLL
     for (int i = 0; i < ROWS; i++)
-        s[i][0] = s[i][1] = _mm256_setzero_ps();
+        UNROLL
+    for (int j = 0; j < WIDE; j++)
+        s[i][j] = _mm256_setzero_ps();
 
-    for (size_t k = 0; k < count; k++, a += ROWS, b += COLS) {
-        const __m256 b0 = _mm256_castsi256_ps(_mm256_loadu_si256((const void *) b));
-        const __m256 b1 = _mm256_castsi256_ps(_mm256_loadu_si256((const void *) (b + HALF)));
+    for (size_t k = 0; k < count; k++, a += a_stride, b += b_stride) {
+        __m256 y[WIDE];
+        UNROLL
+        for (int j = 0; j < WIDE; j++)
+            y[j] = _mm256_castsi256_ps(_mm256_loadu_si256((const void *) (b + j * HALF)));
         UNROLL
         for (int i = 0; i < ROWS; i++) {
             const __m256 x = _mm256_castsi256_ps(_mm256_set1_epi32((int) a[i]));
-            s[i][0] = _mm256_fmadd_ps(x, b0, s[i][0]);
-            s[i][1] = _mm256_fmadd_ps(x, b1, s[i][1]);
+            UNROLL
+            for (int j = 0; j < WIDE; j++)
+                s[i][j] = _mm256_fmadd_ps(x, y[j], s[i][j]);
         }
     }
 
     const __m256 factor = _mm256_set1_ps(alpha);
     UNROLL
     for (int i = 0; i < ROWS; i++) {
-        float *const at = c + (size_t) i * stride;
-        __m256 left = _mm256_mul_ps(s[i][0], factor), right = _mm256_mul_ps(s[i][1], factor);
-        if (add) {
-            left = _mm256_add_ps(left, _mm256_loadu_ps(at));
-            right = _mm256_add_ps(right, _mm256_loadu_ps(at + HALF));
+        UNROLL
+        for (int j = 0; j < WIDE; j++) {
+            float *const at = c + (size_t) i * stride + j * HALF;
+            __m256 sum = _mm256_mul_ps(s[i][j], factor);
+            if (add)
+                sum = _mm256_add_ps(sum, _mm256_loadu_ps(at));
+            _mm256_storeu_ps(at, sum);
         }
-        _mm256_storeu_ps(at, left);
-        _mm256_storeu_ps(at + HALF, right);
     }
 }
 

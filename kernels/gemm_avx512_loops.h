@@ -1,4 +1,4 @@
-// gemm_avx512_loops.h - the innermost loop of 512-bit products: 12 x 32 results in 24 registers.
+// gemm_avx512_loops.h - the innermost loop of 512-bit products: 8 x 48 results in 24 registers.
 // Included by gemm_avx512.c and gemm_avx512bf16.c, which say what MULTIPLY_ADD and
 // POWER_COEFFICIENTS are.
 #ifndef NYB_KERNELS_GEMM_AVX512_LOOPS_H_
@@ -9,43 +9,51 @@
 
 #include "kernels/gemm_pack_loops.h"
 
-enum { ROWS = 12, COLS = 32 };
+enum { ROWS = 8, COLS = 48, WIDE = COLS / LANES };
 
 #ifdef __clang__
 #define UNROLL _Pragma("unroll")
 #else
-#define UNROLL _Pragma("GCC unroll 12")
+#define UNROLL _Pragma("GCC unroll 8")
 #endif
 
-static void multiply(size_t count, const uint32_t *a, const uint32_t *b, float *c, size_t stride,
+static void multiply(size_t count, const nyb_gemm_sides *sides, float *c, size_t stride,
                      float alpha, bool add)
 {
-    __m512 s[ROWS][2];
+    const uint32_t *a = sides->a, *b = sides->b;
+    const size_t a_stride = sides->a_stride, b_stride = sides->b_stride;
+    __m512 s[ROWS][WIDE];
     UNROLL
     for (int i = 0; i < ROWS; i++)
-        s[i][0] = s[i][1] = _mm512_setzero_ps();
+        UNROLL
+    for (int j = 0; j < WIDE; j++)
+        s[i][j] = _mm512_setzero_ps();
 
-    for (size_t k = 0; k < count; k++, a += ROWS, b += COLS) {
-        const __m512i b0 = _mm512_loadu_si512(b), b1 = _mm512_loadu_si512(b + LANES);
+    for (size_t k = 0; k < count; k++, a += a_stride, b += b_stride) {
+        __m512i y[WIDE];
+        UNROLL
+        for (int j = 0; j < WIDE; j++)
+            y[j] = _mm512_loadu_si512(b + j * LANES);
         UNROLL
         for (int i = 0; i < ROWS; i++) {
             const __m512i x = _mm512_set1_epi32((int) a[i]);
-            s[i][0] = MULTIPLY_ADD(s[i][0], x, b0);
-            s[i][1] = MULTIPLY_ADD(s[i][1], x, b1);
+            UNROLL
+            for (int j = 0; j < WIDE; j++)
+                s[i][j] = MULTIPLY_ADD(s[i][j], x, y[j]);
         }
     }
 
     const __m512 factor = _mm512_set1_ps(alpha);
     UNROLL
     for (int i = 0; i < ROWS; i++) {
-        float *const at = c + (size_t) i * stride;
-        __m512 left = _mm512_mul_ps(s[i][0], factor), right = _mm512_mul_ps(s[i][1], factor);
-        if (add) {
-            left = _mm512_add_ps(left, _mm512_loadu_ps(at));
-            right = _mm512_add_ps(right, _mm512_loadu_ps(at + LANES));
+        UNROLL
+        for (int j = 0; j < WIDE; j++) {
+            float *const at = c + (size_t) i * stride + j * LANES;
+            __m512 sum = _mm512_mul_ps(s[i][j], factor);
+            if (add)
+                sum = _mm512_add_ps(sum, _mm512_loadu_ps(at));
+            _mm512_storeu_ps(at, sum);
         }
-        _mm512_storeu_ps(at, left);
-        _mm512_storeu_ps(at + LANES, right);
     }
 }
 

@@ -117,14 +117,19 @@ static inline void transpose(words v[LANES])
     }
 }
 
-// A vector to place `at` of a panel of `size` words. A panel narrower than a vector is filled in
-// rising order, so that what is too much is overwritten; only behind its end it must not be.
-static inline void put(uint32_t *to, size_t at, size_t size, size_t width, const words *v)
+// A vector to a panel's word at column `col`. A panel narrower than a vector is filled in rising
+// order, so that what is too much is overwritten; behind its end, and in the last columns of a wider
+// one, nothing may be.
+static inline void put(uint32_t *panel, size_t word, size_t size, size_t width, size_t col,
+                       const words *v)
 {
-    if (at + LANES <= size)
-        memcpy(to + at, v, sizeof(*v));
+    const size_t at = word * width + col, room = width - col;
+    if (at + LANES <= size && (room >= LANES || col == 0))
+        memcpy(panel + at, v, sizeof(*v));
+    else if (room == LANES / 2)
+        memcpy(panel + at, v, sizeof(*v) / 2);
     else
-        memcpy(to + at, v, (width < LANES ? width : LANES) * sizeof(*to));
+        memcpy(panel + at, v, (room < LANES ? room : LANES) * sizeof(*panel));
 }
 
 // Panels of an operand whose rows lie along memory.
@@ -153,7 +158,7 @@ static inline __attribute__((always_inline)) void pack_along(uint32_t *to, const
             }
             transpose(v);
             for (size_t i = 0; i < here; i++)
-                put(to, (w + i) * width + g, size, width, &v[i]);
+                put(to, w + i, size, width, g, &v[i]);
         }
     }
 }
@@ -201,7 +206,7 @@ static inline __attribute__((always_inline)) void pack_down(uint32_t *to, const 
                 join_rows(&v, &next, dtype);
             else if (what == CONTENT_ROUNDED && dtype != NYB_BF16)
                 round_lanes(&v);
-            put(to, w * width + g, size, width, &v);
+            put(to, w, size, width, g, &v);
         }
     }
 }

@@ -5,11 +5,13 @@ enum { ROWS = 4, COLS = LANES };
 
 typedef float floats __attribute__((vector_size(4 * LANES)));
 
-static void multiply(size_t count, const uint32_t *a, const uint32_t *b, float *c, size_t stride,
+static void multiply(size_t count, const nyb_gemm_sides *sides, float *c, size_t stride,
                      float alpha, bool add)
 {
+    const uint32_t *a = sides->a, *b = sides->b;
+    const size_t a_stride = sides->a_stride, b_stride = sides->b_stride;
     floats s[ROWS] = {{0}}, y;
-    for (size_t k = 0; k < count; k++, a += ROWS, b += COLS) {
+    for (size_t k = 0; k < count; k++, a += a_stride, b += b_stride) {
         float x[ROWS];
         memcpy(x, a, sizeof(x));
         memcpy(&y, b, sizeof(y));

@@ -6,7 +6,7 @@
 
 // Rows and columns of a task's part of the result: multiples of every level's panel widths.
 // Narrow results are cut finer, so that threads end together.
-enum { TILE = 192, NARROW_TILE = 96, NARROW = 1024, PACK_PANELS = 8, PACK_WORDS = 64 };
+enum { TILE = 192, NARROW_TILE = 96, NARROW = 1024, PACK_PANELS = 8 };
 
 typedef struct product {
     const nyb_gemm *g;
@@ -17,6 +17,11 @@ typedef struct product {
     bool add;
     size_t tile, tiles; // of a row of tiles
 } product;
+
+static size_t tile_of(nyb_mat c)
+{
+    return c.cols > NARROW ? TILE : NARROW_TILE;
+}
 
 static size_t packs(const nyb_operand *x, size_t width)
 {
@@ -42,55 +47,16 @@ static void pack_task(void *arg, size_t index, unsigned worker)
         pack_some(p->g, p->packed_b, p->b, p->g->b_width, index - left);
 }
 
-// Both packed forms of the same rows, in turns, so that memory is read once.
-static void pack_both_task(void *arg, size_t index, unsigned worker)
-{
-    const product *const p = arg;
-    const nyb_gemm *const g = p->g;
-    const size_t words = nyb_gemm_depth(g, p->a->depth), begin = index * NARROW_TILE;
-    const size_t end = p->c.rows - begin < NARROW_TILE ? p->c.rows : begin + NARROW_TILE;
-    (void) worker;
-    for (size_t w = 0; w < words; w += PACK_WORDS) {
-        nyb_pack_part part = {.begin = w, .end = words - w < PACK_WORDS ? words : w + PACK_WORDS};
-        part.width = g->a_width;
-        for (part.row0 = begin; part.row0 < end; part.row0 += part.width)
-            g->pack(p->packed_a + part.row0 * words, p->a, &part);
-        part.width = g->b_width;
-        for (part.row0 = begin; part.row0 < end; part.row0 += part.width)
-            g->pack(p->packed_b + part.row0 * words, p->a, &part);
-    }
-}
-
-// Rows [i0, ...) and columns [j0, ...) of the result; both are multiples of the panels' widths.
-static void multiply_tile(const product *p, size_t i0, size_t j0, bool upper)
-{
-    const size_t i1 = p->c.rows - i0 < p->tile ? p->c.rows : i0 + p->tile;
-    const size_t j1 = p->c.cols - j0 < p->tile ? p->c.cols : j0 + p->tile;
-    const size_t depth = p->a->depth, words = nyb_gemm_depth(p->g, depth);
-    const nyb_mat c = nyb_block(p->c, i0, i1, j0, j1);
-    const uint32_t *const a = p->packed_a + i0 * words, *const b = p->packed_b + j0 * words;
-    if (upper)
-        nyb_gemm_tile_upper(p->g, c, a, b, depth, p->alpha, p->add);
-    else
-        nyb_gemm_tile(p->g, c, a, b, depth, p->alpha, p->add);
-}
-
 static void gemm_task(void *arg, size_t index, unsigned worker)
 {
     const product *const p = arg;
+    const size_t i0 = index / p->tiles * p->tile, j0 = index % p->tiles * p->tile;
+    const size_t i1 = p->c.rows - i0 < p->tile ? p->c.rows : i0 + p->tile;
+    const size_t j1 = p->c.cols - j0 < p->tile ? p->c.cols : j0 + p->tile;
+    const size_t words = nyb_gemm_depth(p->g, p->a->depth);
     (void) worker;
-    multiply_tile(p, index / p->tiles * p->tile, index % p->tiles * p->tile, false);
-}
-
-// Tiles at and above the diagonal, column by column.
-static void syrk_task(void *arg, size_t index, unsigned worker)
-{
-    const product *const p = arg;
-    size_t j = 0;
-    (void) worker;
-    for (; index > j; j++)
-        index -= j + 1;
-    multiply_tile(p, index * p->tile, j * p->tile, index == j);
+    nyb_gemm_tile(p->g, nyb_block(p->c, i0, i1, j0, j1), p->packed_a + i0 * words,
+                  p->packed_b + j0 * words, p->a->depth, p->alpha, p->add);
 }
 
 static product describe(const nyb_gemm *g, nyb_mat c, const nyb_operand *a, const nyb_operand *b,
@@ -98,7 +64,7 @@ static product describe(const nyb_gemm *g, nyb_mat c, const nyb_operand *a, cons
 {
     const size_t words = nyb_gemm_packed(g, a->rows, a->depth, g->a_width);
     const size_t line = NYB_ALIGN / sizeof(*scratch);
-    const size_t tile = c.cols > NARROW ? TILE : NARROW_TILE;
+    const size_t tile = tile_of(c);
     assert(a->depth == b->depth && c.rows == a->rows && c.cols == b->rows);
     return (product){.g = g,
                      .c = c,
@@ -126,12 +92,48 @@ void nyb_gemm_run(const nyb_context *ctx, const nyb_gemm *g, nyb_mat c, const ny
     nyb_parallel(ctx, p.tiles * nyb_gemm_panels(c.rows, p.tile), gemm_task, &p);
 }
 
+// ---- c += x x^T ------------------------------------------------------------------------------
+
+typedef struct square {
+    const nyb_gemm *g;
+    nyb_mat c;
+    const nyb_operand *x;
+    uint32_t *packed;
+    size_t tile;
+} square;
+
+static void pack_square_task(void *arg, size_t index, unsigned worker)
+{
+    const square *const s = arg;
+    (void) worker;
+    pack_some(s->g, s->packed, s->x, s->g->b_width, index);
+}
+
+// Tiles at and above the diagonal, column by column.
+static void syrk_task(void *arg, size_t index, unsigned worker)
+{
+    const square *const s = arg;
+    const size_t n = s->c.rows;
+    size_t j = 0;
+    (void) worker;
+    for (; index > j; j++)
+        index -= j + 1;
+    const size_t i0 = index * s->tile, i1 = n - i0 < s->tile ? n : i0 + s->tile;
+    const size_t j0 = j * s->tile, j1 = n - j0 < s->tile ? n : j0 + s->tile;
+    nyb_syrk_tile(s->g, nyb_block(s->c, i0, i1, j0, j1), s->packed, i0, j0, s->x->depth);
+}
+
+size_t nyb_syrk_run_words(const nyb_gemm *g, size_t n, size_t depth)
+{
+    return nyb_gemm_packed(g, n, depth, g->b_width);
+}
+
 void nyb_syrk_run(const nyb_context *ctx, const nyb_gemm *g, nyb_mat c, const nyb_operand *x,
                   uint32_t *scratch)
 {
-    product p = describe(g, c, x, x, scratch);
-    p.alpha = 1.0f;
-    p.add = true;
-    nyb_parallel(ctx, nyb_gemm_panels(c.rows, NARROW_TILE), pack_both_task, &p);
-    nyb_parallel(ctx, p.tiles * (p.tiles + 1) / 2, syrk_task, &p);
+    square s = {.g = g, .c = c, .x = x, .packed = scratch, .tile = tile_of(c)};
+    const size_t tiles = nyb_gemm_panels(c.rows, s.tile);
+    assert(c.rows == x->rows && c.cols == x->rows);
+    nyb_parallel(ctx, packs(x, g->b_width), pack_square_task, &s);
+    nyb_parallel(ctx, tiles * (tiles + 1) / 2, syrk_task, &s);
 }
