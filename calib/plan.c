@@ -18,10 +18,9 @@ enum { PROBE = 512, PROBE_TASKS_A_THREAD = 24 };
 
 typedef struct probe {
     nyb_mat source;
-    const nyb_gemm *gemm;     // NULL: BLAS
-    const uint32_t *packed_a; // of source
-    const uint32_t *packed_b; //
-    float *results;           // [threads, PROBE, PROBE]
+    const nyb_gemm *gemm;   // NULL: BLAS
+    const uint32_t *packed; // source
+    float *results;         // [threads, PROBE, PROBE]
 } probe;
 
 static void multiply(void *arg, size_t index, unsigned worker)
@@ -30,7 +29,7 @@ static void multiply(void *arg, size_t index, unsigned worker)
     const nyb_mat c = nyb_mat_of(p->results + (size_t) worker * PROBE * PROBE, PROBE, PROBE);
     (void) index;
     if (p->gemm)
-        nyb_gemm_tile(p->gemm, c, p->packed_a, p->packed_b, PROBE, 1.0f, false);
+        nyb_gemm_tile(p->gemm, c, p->packed, p->packed, PROBE, 1.0f, false);
     else
         nyb_gemm_nt(c, p->source, p->source, 1.0f, 0.0f);
 }
@@ -49,8 +48,7 @@ static nyb_status measure_speeds(const nyb_context *ctx, nyb_quantize_plan *plan
 {
     const nyb_gemm *const g = nyb_gemm_get(ctx->compute);
     const size_t size = PROBE * PROBE, threads = nyb_threads(ctx);
-    const size_t left = nyb_gemm_packed(g, PROBE, PROBE, g->a_width);
-    const size_t words = left + nyb_gemm_packed(g, PROBE, PROBE, g->b_width);
+    const size_t words = nyb_gemm_packed(g, PROBE, PROBE);
     float *const memory = nyb_alloc(size * (threads + 1) + words, sizeof(float));
     if (!memory)
         return nyb_no_memory(err, "probe", size * (threads + 1) + words, sizeof(float));
@@ -62,11 +60,9 @@ static nyb_status measure_speeds(const nyb_context *ctx, nyb_quantize_plan *plan
     probe p = {.source = nyb_mat_of(memory, PROBE, PROBE), .results = memory + size};
     plan->gemm_flops_per_second = speed_of(ctx, &p);
     p.gemm = g;
-    p.packed_a = packed;
-    p.packed_b = packed + left;
+    p.packed = packed;
     const nyb_operand source = nyb_operand_of(p.source);
-    nyb_gemm_pack(g, packed, &source, g->a_width, 0, nyb_gemm_panels(PROBE, g->a_width));
-    nyb_gemm_pack(g, packed + left, &source, g->b_width, 0, nyb_gemm_panels(PROBE, g->b_width));
+    nyb_gemm_pack(g, packed, &source, 0, nyb_gemm_panels(PROBE, g->width));
     plan->product_flops_per_second = speed_of(ctx, &p);
     nyb_free(memory);
     return NYB_OK;

@@ -30,7 +30,7 @@ static const nyb_gemm *gemm_of(const nyb_context *ctx)
 size_t nyb_hessian_scratch(const nyb_context *ctx, size_t n, size_t tokens)
 {
     const size_t slice = tokens < NYB_HESSIAN_SLICE ? tokens : NYB_HESSIAN_SLICE;
-    return nyb_syrk_run_words(gemm_of(ctx), n, slice) * sizeof(uint32_t);
+    return nyb_gemm_packed(gemm_of(ctx), n, slice) * sizeof(uint32_t);
 }
 
 static nyb_status make_room(const nyb_context *ctx, nyb_hessian *hessian, size_t tokens,

@@ -31,11 +31,11 @@ static size_t lay_out(room *r, const nyb_gemm *g, size_t count, size_t heads, si
                       uint32_t *scratch)
 {
     size_t used = 0;
-    r->words_of_head = nyb_gemm_packed(g, count, dim, g->a_width);
+    r->words_of_head = nyb_gemm_packed(g, count, dim);
     r->queries = take(scratch, &used, heads * r->words_of_head);
-    r->keys = take(scratch, &used, nyb_gemm_packed(g, TILE, dim, g->b_width));
-    r->values = take(scratch, &used, nyb_gemm_packed(g, dim, TILE, g->b_width));
-    r->weights = take(scratch, &used, nyb_gemm_packed(g, count, TILE, g->a_width));
+    r->keys = take(scratch, &used, nyb_gemm_packed(g, TILE, dim));
+    r->values = take(scratch, &used, nyb_gemm_packed(g, dim, TILE));
+    r->weights = take(scratch, &used, nyb_gemm_packed(g, count, TILE));
     r->scores = (float *) take(scratch, &used, count * TILE);
     r->sums = (float *) take(scratch, &used, heads * count * dim);
     r->tops = (float *) take(scratch, &used, heads * count);
@@ -49,9 +49,9 @@ size_t nyb_attend_words(const nyb_gemm *gemm, size_t count, size_t heads, size_t
     return lay_out(&counted, gemm, count, heads, dim, NULL);
 }
 
-static void pack(const nyb_gemm *g, uint32_t *to, nyb_operand from, size_t width)
+static void pack(const nyb_gemm *g, uint32_t *to, nyb_operand from)
 {
-    nyb_gemm_pack(g, to, &from, width, 0, nyb_gemm_panels(from.rows, width));
+    nyb_gemm_pack(g, to, &from, 0, nyb_gemm_panels(from.rows, g->width));
 }
 
 // Scores of one query become weights relative to the largest so far; keys that it does not see
@@ -90,7 +90,7 @@ static void attend_head(const nyb_attend *t, const room *r, size_t head, size_t 
     const nyb_gemm *const g = t->gemm;
     const size_t dim = t->keys.cols;
     // Queries before the tile's first key see none of it: whole panels of them are left out.
-    const size_t before = key0 > t->first ? (key0 - t->first) / g->a_width * g->a_width : 0;
+    const size_t before = key0 > t->first ? (key0 - t->first) / g->width * g->width : 0;
     const size_t rows = t->count - before;
     const uint32_t *const queries =
         r->queries + head * r->words_of_head + before * nyb_gemm_depth(g, dim);
@@ -99,7 +99,7 @@ static void attend_head(const nyb_attend *t, const room *r, size_t head, size_t 
     nyb_gemm_tile(g, scores, queries, r->keys, dim, t->scale, false);
     for (size_t i = before; i < t->count; i++)
         weigh(t, r, head, i, key0, keys);
-    pack(g, r->weights, nyb_operand_of(scores), g->a_width);
+    pack(g, r->weights, nyb_operand_of(scores));
     nyb_gemm_tile(g, nyb_mat_of(r->sums + (head * t->count + before) * dim, rows, dim), r->weights,
                   r->values, keys, 1.0f, true);
 }
@@ -128,7 +128,7 @@ void nyb_attend_run(const nyb_attend *t, uint32_t *scratch)
     for (size_t h = 0; h < t->heads; h++) {
         const nyb_mat q = {
             .at = t->q + h * t->head_step, .rows = t->count, .cols = dim, .stride = t->stride};
-        pack(g, r.queries + h * r.words_of_head, nyb_operand_of(q), g->a_width);
+        pack(g, r.queries + h * r.words_of_head, nyb_operand_of(q));
     }
     memset(r.sums, 0, t->heads * t->count * dim * sizeof(*r.sums));
     memset(r.totals, 0, t->heads * t->count * sizeof(*r.totals));
@@ -137,9 +137,8 @@ void nyb_attend_run(const nyb_attend *t, uint32_t *scratch)
 
     for (size_t key0 = begin; key0 < end; key0 += TILE) {
         const size_t keys = end - key0 < TILE ? end - key0 : TILE;
-        pack(g, r.keys, nyb_operand_of(nyb_block(t->keys, key0, key0 + keys, 0, dim)), g->b_width);
-        pack(g, r.values, nyb_operand_turned(nyb_block(t->values, key0, key0 + keys, 0, dim)),
-             g->b_width);
+        pack(g, r.keys, nyb_operand_of(nyb_block(t->keys, key0, key0 + keys, 0, dim)));
+        pack(g, r.values, nyb_operand_turned(nyb_block(t->values, key0, key0 + keys, 0, dim)));
         for (size_t h = 0; h < t->heads; h++)
             attend_head(t, &r, h, key0, keys);
     }

@@ -3,7 +3,7 @@
 #include "kernels/gemm_levels.h"
 #include "kernels/gemm_pack_loops.h"
 
-enum { ROWS = 4, COLS = 24, HALF = 8, WIDE = COLS / HALF };
+enum { ROWS = 4, COLS = 16, HALF = 8, WIDE = COLS / HALF };
 
 #ifdef __clang__
 #define UNROLL _Pragma("unroll")
@@ -11,12 +11,10 @@ enum { ROWS = 4, COLS = 24, HALF = 8, WIDE = COLS / HALF };
 #define UNROLL _Pragma("GCC unroll 4")
 #endif
 
-// 4 x 24 results in 12 of the 16 registers.
-static void multiply(size_t count, const nyb_gemm_sides *sides, float *c, size_t stride,
+// 4 x 16 results in 8 of the 16 registers.
+static void multiply(size_t count, const uint32_t *a, const uint32_t *b, float *c, size_t stride,
                      float alpha, bool add)
 {
-    const uint32_t *a = sides->a, *b = sides->b;
-    const size_t a_stride = sides->a_stride, b_stride = sides->b_stride;
     __m256 s[ROWS][WIDE];
     UNROLL
     for (int i = 0; i < ROWS; i++)
@@ -24,7 +22,7 @@ static void multiply(size_t count, const nyb_gemm_sides *sides, float *c, size_t
     for (int j = 0; j < WIDE; j++)
         s[i][j] = _mm256_setzero_ps();
 
-    for (size_t k = 0; k < count; k++, a += a_stride, b += b_stride) {
+    for (size_t k = 0; k < count; k++, a += COLS, b += COLS) {
         __m256 y[WIDE];
         UNROLL
         for (int j = 0; j < WIDE; j++)
@@ -54,15 +52,15 @@ static void multiply(size_t count, const nyb_gemm_sides *sides, float *c, size_t
 
 static void pack(uint32_t *to, const nyb_operand *from, const nyb_pack_part *part)
 {
-    pack_panel(to, from, part, CONTENT_FLOAT);
+    pack_panel(to, from, part, COLS, CONTENT_FLOAT);
 }
 
 static void pack_rounded(uint32_t *to, const nyb_operand *from, const nyb_pack_part *part)
 {
-    pack_panel(to, from, part, CONTENT_ROUNDED);
+    pack_panel(to, from, part, COLS, CONTENT_ROUNDED);
 }
 
 const nyb_gemm nyb_gemm_avx2 = {
-    .a_width = ROWS, .b_width = COLS, .step = 1, .pack = pack, .multiply = multiply};
+    .width = COLS, .height = ROWS, .step = 1, .pack = pack, .multiply = multiply};
 const nyb_gemm nyb_gemm_rounded_avx2 = {
-    .a_width = ROWS, .b_width = COLS, .step = 1, .pack = pack_rounded, .multiply = multiply};
+    .width = COLS, .height = ROWS, .step = 1, .pack = pack_rounded, .multiply = multiply};

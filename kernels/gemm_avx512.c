@@ -10,23 +10,23 @@
 
 static void pack(uint32_t *to, const nyb_operand *from, const nyb_pack_part *part)
 {
-    pack_panel(to, from, part, CONTENT_FLOAT);
+    pack_panel(to, from, part, COLS, CONTENT_FLOAT);
 }
 
 static void pack_rounded(uint32_t *to, const nyb_operand *from, const nyb_pack_part *part)
 {
-    pack_panel(to, from, part, CONTENT_ROUNDED);
+    pack_panel(to, from, part, COLS, CONTENT_ROUNDED);
 }
 
-const nyb_gemm nyb_gemm_avx512 = {.a_width = ROWS,
-                                  .b_width = COLS,
+const nyb_gemm nyb_gemm_avx512 = {.width = COLS,
+                                  .height = ROWS,
                                   .step = 1,
                                   .pack = pack,
                                   .multiply = multiply,
                                   .largest = largest,
                                   .exponentials = exponentials};
-const nyb_gemm nyb_gemm_rounded_avx512 = {.a_width = ROWS,
-                                          .b_width = COLS,
+const nyb_gemm nyb_gemm_rounded_avx512 = {.width = COLS,
+                                          .height = ROWS,
                                           .step = 1,
                                           .pack = pack_rounded,
                                           .multiply = multiply,

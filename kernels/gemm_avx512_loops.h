@@ -1,4 +1,4 @@
-// gemm_avx512_loops.h - the innermost loop of 512-bit products: 8 x 48 results in 24 registers.
+// gemm_avx512_loops.h - the innermost loop of 512-bit products: 8 x 32 results in 16 registers.
 // Included by gemm_avx512.c and gemm_avx512bf16.c, which say what MULTIPLY_ADD and
 // POWER_COEFFICIENTS are.
 #ifndef NYB_KERNELS_GEMM_AVX512_LOOPS_H_
@@ -9,7 +9,7 @@
 
 #include "kernels/gemm_pack_loops.h"
 
-enum { ROWS = 8, COLS = 48, WIDE = COLS / LANES };
+enum { ROWS = 8, COLS = 32, WIDE = COLS / LANES };
 
 #ifdef __clang__
 #define UNROLL _Pragma("unroll")
@@ -17,11 +17,9 @@ enum { ROWS = 8, COLS = 48, WIDE = COLS / LANES };
 #define UNROLL _Pragma("GCC unroll 8")
 #endif
 
-static void multiply(size_t count, const nyb_gemm_sides *sides, float *c, size_t stride,
+static void multiply(size_t count, const uint32_t *a, const uint32_t *b, float *c, size_t stride,
                      float alpha, bool add)
 {
-    const uint32_t *a = sides->a, *b = sides->b;
-    const size_t a_stride = sides->a_stride, b_stride = sides->b_stride;
     __m512 s[ROWS][WIDE];
     UNROLL
     for (int i = 0; i < ROWS; i++)
@@ -29,7 +27,7 @@ static void multiply(size_t count, const nyb_gemm_sides *sides, float *c, size_t
     for (int j = 0; j < WIDE; j++)
         s[i][j] = _mm512_setzero_ps();
 
-    for (size_t k = 0; k < count; k++, a += a_stride, b += b_stride) {
+    for (size_t k = 0; k < count; k++, a += COLS, b += COLS) {
         __m512i y[WIDE];
         UNROLL
         for (int j = 0; j < WIDE; j++)

@@ -9,11 +9,11 @@
 
 static void pack(uint32_t *to, const nyb_operand *from, const nyb_pack_part *part)
 {
-    pack_panel(to, from, part, CONTENT_PAIR);
+    pack_panel(to, from, part, COLS, CONTENT_PAIR);
 }
 
-const nyb_gemm nyb_gemm_avx512bf16 = {.a_width = ROWS,
-                                      .b_width = COLS,
+const nyb_gemm nyb_gemm_avx512bf16 = {.width = COLS,
+                                      .height = ROWS,
                                       .step = 2,
                                       .pack = pack,
                                       .multiply = multiply,

@@ -14,6 +14,7 @@ enum { LANES = 16 };
 
 typedef uint32_t words __attribute__((vector_size(4 * LANES)));
 typedef uint16_t halves __attribute__((vector_size(2 * LANES)));
+typedef uint16_t pairs __attribute__((vector_size(4 * LANES)));
 
 // What a packed word holds.
 typedef enum content {
@@ -117,48 +118,45 @@ static inline void transpose(words v[LANES])
     }
 }
 
-// A vector to a panel's word at column `col`. A panel narrower than a vector is filled in rising
-// order, so that what is too much is overwritten; behind its end, and in the last columns of a wider
-// one, nothing may be.
-static inline void put(uint32_t *panel, size_t word, size_t size, size_t width, size_t col,
-                       const words *v)
+// LANES rows from row0 on, words [w, w + LANES) of each; what is not there becomes 0.
+static inline __attribute__((always_inline)) void load_square(words v[LANES],
+                                                              const nyb_operand *from, size_t row0,
+                                                              size_t w, nyb_dtype dtype,
+                                                              content what)
 {
-    const size_t at = word * width + col, room = width - col;
-    if (at + LANES <= size && (room >= LANES || col == 0))
-        memcpy(panel + at, v, sizeof(*v));
-    else if (room == LANES / 2)
-        memcpy(panel + at, v, sizeof(*v) / 2);
-    else
-        memcpy(panel + at, v, (room < LANES ? room : LANES) * sizeof(*panel));
+    const size_t step = what == CONTENT_PAIR ? 2 : 1, bytes = bytes_of(dtype);
+    const size_t left = from->depth - w * step;
+    const size_t rows = row0 < from->rows ? from->rows - row0 : 0;
+    const unsigned char *const x =
+        (const unsigned char *) from->at + (row0 * from->stride + w * step) * bytes;
+    if (rows >= LANES && left >= LANES * step) {
+        for (size_t i = 0; i < LANES; i++)
+            load_along(&v[i], x + i * from->stride * bytes, dtype, what);
+        return;
+    }
+    for (size_t i = 0; i < LANES; i++) {
+        v[i] = (words){0};
+        if (i < rows && left >= LANES * step)
+            load_along(&v[i], x + i * from->stride * bytes, dtype, what);
+        else if (i < rows)
+            load_along_some(&v[i], x + i * from->stride * bytes, left, dtype, what);
+    }
 }
 
 // Panels of an operand whose rows lie along memory.
 static inline __attribute__((always_inline)) void pack_along(uint32_t *to, const nyb_operand *from,
                                                              const nyb_pack_part *part,
-                                                             nyb_dtype dtype, content what)
+                                                             size_t width, nyb_dtype dtype,
+                                                             content what)
 {
-    const size_t step = what == CONTENT_PAIR ? 2 : 1, bytes = bytes_of(dtype);
-    const size_t row0 = part->row0, width = part->width, count = part->end;
-    const size_t size = (from->depth + step - 1) / step * width;
-    for (size_t w = part->begin; w < count; w += LANES) {
-        const size_t left = from->depth - w * step, here = count - w < LANES ? count - w : LANES;
+    for (size_t w = part->begin; w < part->end; w += LANES) {
+        const size_t here = part->end - w < LANES ? part->end - w : LANES;
         for (size_t g = 0; g < width; g += LANES) {
             words v[LANES];
-            for (size_t i = 0; i < LANES; i++) {
-                const size_t row = row0 + g + i;
-                const unsigned char *const x =
-                    (const unsigned char *) from->at + (row * from->stride + w * step) * bytes;
-                v[i] = (words){0};
-                if (g + i >= width || row >= from->rows)
-                    continue;
-                if (left >= LANES * step)
-                    load_along(&v[i], x, dtype, what);
-                else
-                    load_along_some(&v[i], x, left, dtype, what);
-            }
+            load_square(v, from, part->row0 + g, w, dtype, what);
             transpose(v);
             for (size_t i = 0; i < here; i++)
-                put(to, w + i, size, width, g, &v[i]);
+                memcpy(to + (w + i) * width + g, &v[i], sizeof(v[i]));
         }
     }
 }
@@ -175,26 +173,36 @@ static inline void load_down(words *v, const unsigned char *x, size_t n, nyb_dty
     load_wide(v, full, dtype);
 }
 
-static inline void join_rows(words *v, words *next, nyb_dtype dtype)
+// Two vectors of f32 into one of pairs: a lies at one k, b at the next.
+static inline void join_rows(words *out, words *a, words *b, nyb_dtype dtype)
 {
+#ifdef __AVX512BF16__
     if (dtype != NYB_BF16) {
-        round_lanes(v);
-        round_lanes(next);
+        const __m512bh both = _mm512_cvtne2ps_pbh((__m512) *b, (__m512) *a);
+        pairs p;
+        memcpy(&p, &both, sizeof(p));
+        p = __builtin_shufflevector(p, p, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8,
+                                    24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+        memcpy(out, &p, sizeof(*out));
+        return;
     }
-    *v = *v >> 16 | *next;
+#endif
+    if (dtype != NYB_BF16) {
+        round_lanes(a);
+        round_lanes(b);
+    }
+    *out = *a >> 16 | *b;
 }
 
 // Panels of an operand whose columns lie along memory.
 static inline __attribute__((always_inline)) void pack_down(uint32_t *to, const nyb_operand *from,
-                                                            const nyb_pack_part *part,
+                                                            const nyb_pack_part *part, size_t width,
                                                             nyb_dtype dtype, content what)
 {
     const size_t step = what == CONTENT_PAIR ? 2 : 1, bytes = bytes_of(dtype);
-    const size_t row0 = part->row0, width = part->width;
-    const size_t size = (from->depth + step - 1) / step * width;
     for (size_t w = part->begin; w < part->end; w++) {
         for (size_t g = 0; g < width; g += LANES) {
-            const size_t row = row0 + g, n = row < from->rows ? from->rows - row : 0;
+            const size_t row = part->row0 + g, n = row < from->rows ? from->rows - row : 0;
             const unsigned char *const x =
                 (const unsigned char *) from->at + (w * step * from->stride + row) * bytes;
             words v = {0}, next = {0};
@@ -203,26 +211,26 @@ static inline __attribute__((always_inline)) void pack_down(uint32_t *to, const 
             if (what == CONTENT_PAIR && n > 0 && w * 2 + 1 < from->depth)
                 load_down(&next, x + from->stride * bytes, n, dtype);
             if (what == CONTENT_PAIR)
-                join_rows(&v, &next, dtype);
+                join_rows(&v, &v, &next, dtype);
             else if (what == CONTENT_ROUNDED && dtype != NYB_BF16)
                 round_lanes(&v);
-            put(to, w, size, width, g, &v);
+            memcpy(to + w * width + g, &v, sizeof(v));
         }
     }
 }
 
 static inline __attribute__((always_inline)) void pack_panel(uint32_t *to, const nyb_operand *from,
                                                              const nyb_pack_part *part,
-                                                             content what)
+                                                             size_t width, content what)
 {
     if (from->down && from->dtype == NYB_BF16)
-        pack_down(to, from, part, NYB_BF16, what);
+        pack_down(to, from, part, width, NYB_BF16, what);
     else if (from->down)
-        pack_down(to, from, part, NYB_F32, what);
+        pack_down(to, from, part, width, NYB_F32, what);
     else if (from->dtype == NYB_BF16)
-        pack_along(to, from, part, NYB_BF16, what);
+        pack_along(to, from, part, width, NYB_BF16, what);
     else
-        pack_along(to, from, part, NYB_F32, what);
+        pack_along(to, from, part, width, NYB_F32, what);
 }
 
 #endif // NYB_KERNELS_GEMM_PACK_LOOPS_H_

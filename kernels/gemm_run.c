@@ -23,28 +23,27 @@ static size_t tile_of(nyb_mat c)
     return c.cols > NARROW ? TILE : NARROW_TILE;
 }
 
-static size_t packs(const nyb_operand *x, size_t width)
+// Tasks of packing.
+static size_t packs(const nyb_gemm *g, const nyb_operand *x)
 {
-    return nyb_gemm_panels(nyb_gemm_panels(x->rows, width), PACK_PANELS);
+    return nyb_gemm_panels(x->rows, PACK_PANELS * g->width);
 }
 
-static void pack_some(const nyb_gemm *g, uint32_t *to, const nyb_operand *from, size_t width,
-                      size_t index)
+static void pack_some(const nyb_gemm *g, uint32_t *to, const nyb_operand *from, size_t index)
 {
-    const size_t panels = nyb_gemm_panels(from->rows, width), first = index * PACK_PANELS;
-    nyb_gemm_pack(g, to, from, width, first,
-                  panels - first < PACK_PANELS ? panels : first + PACK_PANELS);
+    const size_t panels = nyb_gemm_panels(from->rows, g->width), first = index * PACK_PANELS;
+    nyb_gemm_pack(g, to, from, first, panels - first < PACK_PANELS ? panels : first + PACK_PANELS);
 }
 
 static void pack_task(void *arg, size_t index, unsigned worker)
 {
     const product *const p = arg;
-    const size_t left = packs(p->a, p->g->a_width);
+    const size_t left = packs(p->g, p->a);
     (void) worker;
     if (index < left)
-        pack_some(p->g, p->packed_a, p->a, p->g->a_width, index);
+        pack_some(p->g, p->packed_a, p->a, index);
     else
-        pack_some(p->g, p->packed_b, p->b, p->g->b_width, index - left);
+        pack_some(p->g, p->packed_b, p->b, index - left);
 }
 
 static void gemm_task(void *arg, size_t index, unsigned worker)
@@ -59,37 +58,28 @@ static void gemm_task(void *arg, size_t index, unsigned worker)
                   p->packed_b + j0 * words, p->a->depth, p->alpha, p->add);
 }
 
-static product describe(const nyb_gemm *g, nyb_mat c, const nyb_operand *a, const nyb_operand *b,
-                        uint32_t *scratch)
-{
-    const size_t words = nyb_gemm_packed(g, a->rows, a->depth, g->a_width);
-    const size_t line = NYB_ALIGN / sizeof(*scratch);
-    const size_t tile = tile_of(c);
-    assert(a->depth == b->depth && c.rows == a->rows && c.cols == b->rows);
-    return (product){.g = g,
-                     .c = c,
-                     .a = a,
-                     .b = b,
-                     .packed_a = scratch,
-                     .packed_b = scratch + nyb_gemm_panels(words, line) * line,
-                     .tile = tile,
-                     .tiles = nyb_gemm_panels(c.cols, tile)};
-}
-
 size_t nyb_gemm_run_words(const nyb_gemm *g, size_t m, size_t n, size_t depth)
 {
-    return nyb_gemm_packed(g, m, depth, g->a_width) + NYB_ALIGN / sizeof(uint32_t) +
-           nyb_gemm_packed(g, n, depth, g->b_width);
+    return nyb_gemm_packed(g, m, depth) + nyb_gemm_packed(g, n, depth);
 }
 
 void nyb_gemm_run(const nyb_context *ctx, const nyb_gemm *g, nyb_mat c, const nyb_operand *a,
                   const nyb_operand *b, float alpha, bool add, uint32_t *scratch)
 {
-    product p = describe(g, c, a, b, scratch);
-    p.alpha = alpha;
-    p.add = add;
-    nyb_parallel(ctx, packs(a, g->a_width) + packs(b, g->b_width), pack_task, &p);
-    nyb_parallel(ctx, p.tiles * nyb_gemm_panels(c.rows, p.tile), gemm_task, &p);
+    const size_t tile = tile_of(c);
+    product p = {.g = g,
+                 .c = c,
+                 .a = a,
+                 .b = b,
+                 .packed_a = scratch,
+                 .packed_b = scratch + nyb_gemm_packed(g, a->rows, a->depth),
+                 .alpha = alpha,
+                 .add = add,
+                 .tile = tile,
+                 .tiles = nyb_gemm_panels(c.cols, tile)};
+    assert(a->depth == b->depth && c.rows == a->rows && c.cols == b->rows);
+    nyb_parallel(ctx, packs(g, a) + packs(g, b), pack_task, &p);
+    nyb_parallel(ctx, p.tiles * nyb_gemm_panels(c.rows, tile), gemm_task, &p);
 }
 
 // ---- c += x x^T ------------------------------------------------------------------------------
@@ -106,7 +96,7 @@ static void pack_square_task(void *arg, size_t index, unsigned worker)
 {
     const square *const s = arg;
     (void) worker;
-    pack_some(s->g, s->packed, s->x, s->g->b_width, index);
+    pack_some(s->g, s->packed, s->x, index);
 }
 
 // Tiles at and above the diagonal, column by column.
@@ -120,12 +110,13 @@ static void syrk_task(void *arg, size_t index, unsigned worker)
         index -= j + 1;
     const size_t i0 = index * s->tile, i1 = n - i0 < s->tile ? n : i0 + s->tile;
     const size_t j0 = j * s->tile, j1 = n - j0 < s->tile ? n : j0 + s->tile;
-    nyb_syrk_tile(s->g, nyb_block(s->c, i0, i1, j0, j1), s->packed, i0, j0, s->x->depth);
-}
-
-size_t nyb_syrk_run_words(const nyb_gemm *g, size_t n, size_t depth)
-{
-    return nyb_gemm_packed(g, n, depth, g->b_width);
+    const size_t depth = s->x->depth, words = nyb_gemm_depth(s->g, depth);
+    const nyb_mat c = nyb_block(s->c, i0, i1, j0, j1);
+    const uint32_t *const left = s->packed + i0 * words, *const right = s->packed + j0 * words;
+    if (index == j)
+        nyb_gemm_tile_upper(s->g, c, left, right, depth, 1.0f, true);
+    else
+        nyb_gemm_tile(s->g, c, left, right, depth, 1.0f, true);
 }
 
 void nyb_syrk_run(const nyb_context *ctx, const nyb_gemm *g, nyb_mat c, const nyb_operand *x,
@@ -134,6 +125,6 @@ void nyb_syrk_run(const nyb_context *ctx, const nyb_gemm *g, nyb_mat c, const ny
     square s = {.g = g, .c = c, .x = x, .packed = scratch, .tile = tile_of(c)};
     const size_t tiles = nyb_gemm_panels(c.rows, s.tile);
     assert(c.rows == x->rows && c.cols == x->rows);
-    nyb_parallel(ctx, packs(x, g->b_width), pack_square_task, &s);
+    nyb_parallel(ctx, packs(g, x), pack_square_task, &s);
     nyb_parallel(ctx, tiles * (tiles + 1) / 2, syrk_task, &s);
 }

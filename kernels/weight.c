@@ -100,13 +100,13 @@ void nyb_weight_pack(const nyb_gemm *g, uint32_t *to, const nyb_weight_rows *row
                      size_t end, float *panel)
 {
     const nyb_weight *const w = rows->weight;
-    const size_t width = g->b_width, together = NYB_WEIGHT_ROWS / width;
+    const size_t width = g->width, together = NYB_WEIGHT_ROWS / width;
     assert(NYB_WEIGHT_ROWS % width == 0 && rows->first + rows->count <= w->rows);
     for (size_t last; first < end; first = last) {
         last = end - first < together ? end : first + together;
         const size_t row0 = first * width;
         const size_t count = last * width < rows->count ? last * width - row0 : rows->count - row0;
         const nyb_operand from = open_rows(w, rows->first + row0, count, panel);
-        nyb_gemm_pack(g, to + row0 * nyb_gemm_depth(g, w->cols), &from, width, 0, last - first);
+        nyb_gemm_pack(g, to + row0 * nyb_gemm_depth(g, w->cols), &from, 0, last - first);
     }
 }

@@ -103,7 +103,7 @@ static size_t lay_out(nyb_batch *b, const nyb_model *model, const shape *s, void
     const size_t cols = nyb_columns_of(c).count, work = nyb_columns_of(c).work;
     const nyb_gemm *const g = nyb_gemm_get(s->compute);
     const bool wide = s->tokens > NYB_NARROW_TOKENS;
-    const size_t tile = nyb_gemm_panels(nyb_token_tile(s->tokens), g->a_width) * g->a_width;
+    const size_t tile = nyb_gemm_panels(nyb_token_tile(s->tokens), g->width) * g->width;
     const size_t scratch = nyb_scratch_floats(g, c, s->tokens, s->positions);
     const size_t width = largest(c->hidden, largest(c->latent.q_rank, c->latent.kv_rank));
     carver pieces = {.at = memory, .fits = scratch < SIZE_MAX / 2};

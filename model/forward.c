@@ -318,8 +318,8 @@ static void run_tile(void *arg, size_t index, unsigned worker)
         fill_input(r, r->batch, t0, in);
     uint32_t *const packed = r->batch->packed_in + worker * r->batch->packed_stride;
     const nyb_operand rows = nyb_operand_of(in);
-    const size_t width = r->batch->gemm->a_width;
-    nyb_gemm_pack(r->batch->gemm, packed, &rows, width, 0, nyb_gemm_panels(in.rows, width));
+    const nyb_gemm *const g = r->batch->gemm;
+    nyb_gemm_pack(g, packed, &rows, 0, nyb_gemm_panels(in.rows, g->width));
 
     if (r->stage.then == NYB_THEN_GATE) {
         run_gated_tile(r, packed, t0, t1, rest);
@@ -427,8 +427,8 @@ size_t nyb_packed_words(const nyb_gemm *gemm, const nyb_model *model)
             size_t words = 0;
             for (size_t i = stage.first; i < stage.first + stage.count; i++) {
                 const size_t rows = nyb_linear_at(model, b, i)->rows;
-                words += (halves ? 2 : 1) * nyb_gemm_packed(gemm, halves ? rows / 2 : rows,
-                                                            stage.width, gemm->b_width);
+                words +=
+                    (halves ? 2 : 1) * nyb_gemm_packed(gemm, halves ? rows / 2 : rows, stage.width);
             }
             most = words > most ? words : most;
         }
@@ -443,7 +443,7 @@ static void pack_weights(void *arg, size_t index, unsigned worker)
     const nyb_gemm *const g = r->batch->gemm;
     size_t i = 0, panels;
     for (;; i++) {
-        panels = nyb_gemm_panels(r->parts[i].rows, g->b_width);
+        panels = nyb_gemm_panels(r->parts[i].rows, g->width);
         const size_t tasks = nyb_gemm_panels(panels, PACK_PANELS);
         if (index < tasks)
             break;
@@ -459,7 +459,7 @@ static void pack_weights(void *arg, size_t index, unsigned worker)
         return;
     }
     const nyb_operand from = nyb_operand_of(nyb_block(w, p->first, p->first + p->rows, 0, w.cols));
-    nyb_gemm_pack(g, r->packed[i], &from, g->b_width, first, end);
+    nyb_gemm_pack(g, r->packed[i], &from, first, end);
 }
 
 // All of a stage but attention, for many rows: its weights are packed once.
@@ -469,9 +469,9 @@ static void run_wide(const nyb_context *ctx, stage_run *r)
     const size_t tile = nyb_token_tile(r->rows);
     size_t tasks = 0, words = 0;
     for (size_t i = 0; i < r->part_count; i++) {
-        const size_t panels = nyb_gemm_panels(r->parts[i].rows, g->b_width);
+        const size_t panels = nyb_gemm_panels(r->parts[i].rows, g->width);
         r->packed[i] = r->batch->packed_weights + words;
-        words += nyb_gemm_packed(g, r->parts[i].rows, r->stage.width, g->b_width);
+        words += nyb_gemm_packed(g, r->parts[i].rows, r->stage.width);
         tasks += nyb_gemm_panels(panels, PACK_PANELS);
     }
     nyb_parallel(ctx, tasks, pack_weights, r);

@@ -480,10 +480,10 @@ static void pieces_may_begin_anywhere(void **state)
             if (!has(cpus[l]))
                 continue;
             const nyb_gemm *const g = nyb_gemm_for(NYB_COMPUTE_F32, cpus[l]);
-            const size_t panels = nyb_gemm_panels(count, g->b_width), middle = panels / 2;
-            const size_t words = nyb_gemm_packed(g, count, cols, g->b_width);
+            const size_t panels = nyb_gemm_panels(count, g->width), middle = panels / 2;
+            const size_t words = nyb_gemm_packed(g, count, cols);
             uint32_t *const want = nyb_alloc(words, 4), *const got = nyb_alloc(words, 4);
-            nyb_gemm_pack(g, want, &from, g->b_width, 0, panels);
+            nyb_gemm_pack(g, want, &from, 0, panels);
             nyb_weight_pack(g, got, &some, 0, middle, panel);
             nyb_weight_pack(g, got, &some, middle, panels, panel);
             assert_memory_equal(want, got, words * 4);
