@@ -337,6 +337,7 @@ nyb_solve_params nyb_job_solve(const nyb_job *job, const nyb_job_layer *layer)
     params.gptq.order = s->order;
     params.gptq.static_groups = s->static_groups;
     params.gptq.damping = s->damping;
+    params.gptq.refine = s->refine;
     return params;
 }
 

@@ -69,6 +69,9 @@ static nyb_status check(const nyb_settings *s, const char *where, nyb_err *err)
     if (!(s->damping > 0.0 && s->damping < 1.0))
         return nyb_fail(err, NYB_E_ARG, "%s: damping is %g, want a fraction between 0 and 1", where,
                         s->damping);
+    if (s->refine > NYB_REFINE_MOST)
+        return nyb_fail(err, NYB_E_ARG, "%s: %u rounds of refinement, want at most %d", where,
+                        s->refine, NYB_REFINE_MOST);
     if (s->range.percentile != 0.0 && !(s->range.percentile > 50.0 && s->range.percentile <= 100.0))
         return nyb_fail(err, NYB_E_ARG, "%s: percentile is %g, want more than 50, at most 100",
                         where, s->range.percentile);
@@ -152,13 +155,22 @@ static nyb_status take_bits(source from, unsigned *out, nyb_err *err)
     return status;
 }
 
+static nyb_status take_refine(source from, unsigned *out, nyb_err *err)
+{
+    size_t rounds = *out;
+    const nyb_status status = nyb_json_size(from.object, "refine", &rounds, from.path, err);
+    *out = rounds <= NYB_REFINE_MOST ? (unsigned) rounds : NYB_REFINE_MOST + 1u;
+    return status;
+}
+
 // Every key that an object of settings may have; "pattern" and "modules" are looked at elsewhere.
 static nyb_status check_keys(source from, const char *also, nyb_err *err)
 {
     static const char *const keys[] = {"method",        "weight_bits",     "group_size",
                                        "symmetric",     "scale_search",    "activation_order",
                                        "static_groups", "hessian_damping", "float8_type",
-                                       "float8_scales", "range",           "percentile"};
+                                       "float8_scales", "range",           "percentile",
+                                       "refine"};
     const char *key;
     json_t *value;
     json_object_foreach((json_t *) (uintptr_t) from.object, key, value)
@@ -196,6 +208,8 @@ static nyb_status take_settings(source from, nyb_settings *s, nyb_err *err)
     if (status == NYB_OK)
         status = nyb_json_real(from.object, "hessian_damping", &s->damping, from.path, err);
     if (status == NYB_OK)
+        status = take_refine(from, &s->refine, err);
+    if (status == NYB_OK)
         status = check(s, from.path, err);
     if (status != NYB_OK)
         *s = before;
@@ -224,6 +238,7 @@ static void apply_given(nyb_settings *to, const nyb_quantize_params *params)
     to->order = given & NYB_SETTING_ORDER ? s->order : to->order;
     to->static_groups = given & NYB_SETTING_STATIC_GROUPS ? s->static_groups : to->static_groups;
     to->damping = given & NYB_SETTING_DAMPING ? s->damping : to->damping;
+    to->refine = given & NYB_SETTING_REFINE ? s->refine : to->refine;
     to->range.kind = given & NYB_SETTING_RANGE ? s->range.kind : to->range.kind;
     to->range.percentile =
         given & NYB_SETTING_PERCENTILE ? s->range.percentile : to->range.percentile;
@@ -332,11 +347,11 @@ json_t *nyb_settings_json(const nyb_settings *s)
 {
     const json_int_t group = s->group_size ? (json_int_t) s->group_size : -1;
     json_t *const out =
-        json_pack("{s:s, s:i, s:I, s:b, s:b, s:s, s:b, s:f}", "method",
+        json_pack("{s:s, s:i, s:I, s:b, s:b, s:s, s:b, s:f, s:i}", "method",
                   s->skip ? "none" : nyb_method_name(s->method), "weight_bits", (int) s->bits,
                   "group_size", group, "symmetric", s->symmetric, "scale_search", s->scale_search,
                   "activation_order", nyb_gptq_order_name(s->order), "static_groups",
-                  s->static_groups, "hessian_damping", s->damping);
+                  s->static_groups, "hessian_damping", s->damping, "refine", (int) s->refine);
     if (out && !s->skip && s->range.kind != NYB_RANGE_ABSMAX)
         json_object_set_new(out, "range", json_string(nyb_range_name(s->range.kind)));
     if (out && !s->skip && s->range.kind == NYB_RANGE_PERCENTILE && s->range.percentile > 0.0)

@@ -196,6 +196,7 @@ static void set_settings(json_t *report, const solve_run *run)
                                json_string(nyb_gptq_order_name(p->order)));
     (void) json_object_set_new(report, "static_groups", json_boolean(p->static_groups));
     (void) json_object_set_new(report, "damping_asked", json_real(p->damping));
+    (void) json_object_set_new(report, "refine", json_integer(p->refine));
 }
 
 static void set_results(json_t *report, const solve_run *run)
@@ -209,6 +210,8 @@ static void set_results(json_t *report, const solve_run *run)
         (void) json_object_set_new(report, "dead_columns",
                                    json_integer((json_int_t) r->dead_columns));
         (void) json_object_set_new(report, "solver_loss", number(r->solver_loss));
+        (void) json_object_set_new(report, "pass_loss", number(r->pass_loss));
+        (void) json_object_set_new(report, "refine_seconds", json_real(r->refine_seconds));
         if (reference)
             (void) json_object_set_new(report, "reference_loss", number(r->solver_loss / 2.0));
     }

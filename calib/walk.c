@@ -152,6 +152,10 @@ static nyb_status record(walk *w, const nyb_job_layer *layer, const nyb_qweight 
     set_real(r, "weight_error", weight_error);
     json_object_set_new(r, "tokens", json_integer((json_int_t) report->tokens));
     set_real(r, "loss", report->loss);
+    if (nyb_job_calibrates(layer) && layer->settings.refine > 0) {
+        set_real(r, "pass_loss", report->pass_loss);
+        set_real(r, "refine_seconds", report->refine_seconds);
+    }
     set_real(r, "rtn_loss", report->rtn_loss);
     set_real(r, "output_error", report->relative_error);
     set_real(r, "seconds", report->seconds + w->factor.seconds);

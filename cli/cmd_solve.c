@@ -10,6 +10,7 @@ typedef struct options {
     nyb_method method;
     size_t bits;
     int group_size;
+    size_t refine;
     bool asymmetric, static_groups, scale_search, reference;
     nyb_gptq_order order;
     double damping;
@@ -22,7 +23,8 @@ static const char *const methods[] = {"gptq", "rtn", "int4", "int8", NULL};
 static const char *const orders[] = {"group", "none", "full", NULL};
 static const char *const dtypes[] = {"f32", "f16", "bf16", NULL};
 
-static const options defaults = {.bits = 4, .group_size = 128, .damping = 0.01};
+static const options defaults = {
+    .bits = 4, .group_size = 128, .damping = 0.01, .refine = NYB_GPTQ_REFINE};
 
 static const nyb_option table[] = {
     {"weight", 0, NYB_OPTION_PATH, NYB_INTO(options, weight), .value = "FILE",
@@ -61,6 +63,12 @@ static const nyb_option table[] = {
               "reported, while the Hessian is not positive definite."},
     {"scale-search", 0, NYB_OPTION_SWITCH, NYB_INTO(options, scale_search),
      .about = "Narrow a group's range where that lowers its squared error."},
+    {"refine", 0, NYB_OPTION_SIZE, NYB_INTO(options, refine), .value = "N", .min = 0,
+     .max = NYB_REFINE_MOST,
+     .about =
+         "Rounds in which codes, scales and zero points are improved after the GPTQ pass, whose "
+         "scales are then searched; 0: the pass alone.",
+     .shown_default = "3; 0 with --reference"},
     {"scale-dtype", 0, NYB_OPTION_CHOICE, NYB_INTO(options, scale_dtype), .choices = dtypes,
      .about = "Type that scales are rounded to before weights are rounded on them."},
     {"lowest-zero", 0, NYB_OPTION_SIZE, NYB_INTO(options, lowest_zero), .value = "N", .min = 0,
@@ -106,6 +114,9 @@ static nyb_solve_params params_of(const nyb_call *call)
         params.gptq.order = NYB_ORDER_NONE;
     params.gptq.static_groups = o->static_groups;
     params.gptq.damping = o->damping;
+    params.gptq.refine = (unsigned) o->refine;
+    if (o->reference && !nyb_call_given(call, "refine"))
+        params.gptq.refine = 0;
     return params;
 }
 

@@ -16,6 +16,7 @@ const nyb_quantizing nyb_quantizing_defaults = {
     .weight_bits = 4,
     .group_size = 128,
     .damping = 0.01,
+    .refine = NYB_GPTQ_REFINE,
     .percentile = 99.99,
     .expert_min_tokens = 1,
     .num_samples = 128,
@@ -60,6 +61,10 @@ const nyb_option nyb_quantizing_options[] = {
      .about = "Choose scales by least squared error instead of by the extremes."},
     {"hessian-damping", 0, NYB_OPTION_REAL, INTO(damping), .value = "F", .min = 1e-9, .max = 0.999,
      .about = "Added to the Hessian's diagonal, as a fraction of its mean."},
+    {"refine", 0, NYB_OPTION_SIZE, INTO(refine), .value = "N", .min = 0, .max = NYB_REFINE_MOST,
+     .about =
+         "Rounds in which codes, scales and zero points are improved after the GPTQ pass, which "
+         "then starts from searched scales; 0: the pass alone."},
     {"range", 0, NYB_OPTION_CHOICE, INTO(range), .choices = ranges, .value = "WHICH",
      .about = "How far a scale's codes reach. absmax: to the largest weight. percentile: to the "
               "magnitude that --percentile of the weights do not exceed. mse: least squared error. "
@@ -146,6 +151,7 @@ static unsigned given_settings(const nyb_call *call)
         {"static-groups", NYB_SETTING_STATIC_GROUPS},
         {"scale-search", NYB_SETTING_SCALE_SEARCH},
         {"hessian-damping", NYB_SETTING_DAMPING},
+        {"refine", NYB_SETTING_REFINE},
         {"range", NYB_SETTING_RANGE},
         {"percentile", NYB_SETTING_PERCENTILE},
         {"float8-type", NYB_SETTING_FLOAT8_TYPE},
@@ -173,6 +179,7 @@ nyb_quantize_params nyb_quantizing_params(const nyb_call *call)
                      .order = (nyb_gptq_order) o->order,
                      .static_groups = o->static_groups,
                      .damping = o->damping,
+                     .refine = (unsigned) o->refine,
                      .range = {(nyb_range) o->range, o->percentile},
                      .float8_type = (nyb_code_kind) (o->float8_type + NYB_CODE_E4M3),
                      .float8_scales = (nyb_scales) o->float8_scales},

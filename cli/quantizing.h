@@ -11,7 +11,7 @@ typedef struct nyb_quantizing {
     int method, range, float8_type, float8_scales, order, bos, format, loss_mask,
         expert_calibration,
         expert_fallback; // indices in the choices of the table
-    size_t weight_bits;
+    size_t weight_bits, refine;
     int group_size;
     bool asymmetric, scale_search, static_groups, force, resume;
     bool pack, chat;

@@ -20,5 +20,8 @@ nyb_status nyb_gptq_check(const nyb_gptq_params *params, size_t cols, nyb_err *e
                         params->damping_growth);
     if (params->block_cols == 0)
         return nyb_fail(err, NYB_E_ARG, "block_cols is 0, want 1 or more");
+    if (params->refine > NYB_REFINE_MOST)
+        return nyb_fail(err, NYB_E_ARG, "%u rounds of refinement, want at most %d", params->refine,
+                        NYB_REFINE_MOST);
     return nyb_grid_check(&params->grid, cols, err);
 }

@@ -4,6 +4,7 @@
 #include "core/memory.h"
 #include "core/threads.h"
 #include "gptq/params.h"
+#include "gptq/refine.h"
 #include "gptq/tile_solve.h"
 
 typedef struct solve_job {
@@ -36,6 +37,16 @@ static void assign_groups(nyb_qweight *out, uint32_t *group_at, const nyb_gptq_f
     }
 }
 
+// The pass's loss is the sum of (w - q)^2 / U_pp^2: the first is what a column's weights are off by
+// when it is rounded, the second says what that costs.
+static void set_costs(float *places, float *columns, const nyb_gptq_factor *factor)
+{
+    for (size_t p = 0; p < factor->u.rows; p++) {
+        const float pivot = nyb_row(factor->u, p)[p];
+        places[p] = columns[factor->columns[p]] = 1.0f / (pivot * pivot);
+    }
+}
+
 // Works on the arrays that run() owns.
 static nyb_status run_tiles(const nyb_context *ctx, solve_job *job, double *loss, nyb_err *err)
 {
@@ -53,10 +64,17 @@ static nyb_status run(const nyb_context *ctx, const nyb_gptq_factor *factor, nyb
                       const nyb_gptq_params *params, nyb_qweight *out, double *loss, nyb_err *err)
 {
     const size_t tiles = nyb_tile_count(w.rows), threads = nyb_threads(ctx);
+    const bool reference = params->grid.reference;
     uint32_t *const group_at = nyb_alloc(w.cols, sizeof(*group_at));
+    float *const costs = nyb_alloc(w.cols, 2 * sizeof(*costs));
+    nyb_grid_params grid = params->grid;
+    grid.scale_search |= params->refine > 0;
     solve_job job = {.plan = {.w = w,
                               .factor = factor,
                               .params = params,
+                              .grid = &grid,
+                              .place_costs = reference ? NULL : costs,
+                              .column_costs = reference ? NULL : costs + w.cols,
                               .group_size = out->group_size,
                               .group_at = group_at,
                               .out = out}};
@@ -65,13 +83,15 @@ static nyb_status run(const nyb_context *ctx, const nyb_gptq_factor *factor, nyb
     job.faults = nyb_alloc(tiles, sizeof(*job.faults));
     job.losses = nyb_alloc(tiles, sizeof(*job.losses));
     nyb_status status;
-    if (group_at && job.scratch && job.faults && job.losses) {
+    if (group_at && costs && job.scratch && job.faults && job.losses) {
+        set_costs(costs, costs + w.cols, factor);
         assign_groups(out, group_at, factor, params);
         status = run_tiles(ctx, &job, loss, err);
     } else {
         status = nyb_no_memory(err, "tiles of rows", threads, job.scratch_floats * sizeof(float));
     }
     nyb_free(group_at);
+    nyb_free(costs);
     nyb_free(job.scratch);
     nyb_free(job.faults);
     nyb_free(job.losses);
@@ -125,6 +145,18 @@ static nyb_status measure(const nyb_context *ctx, const nyb_gptq_factor *factor,
     return status;
 }
 
+static nyb_status refine(const nyb_context *ctx, const nyb_gptq_factor *factor, nyb_mat w,
+                         const nyb_gptq_params *params, nyb_qweight *q, nyb_gptq_report *report,
+                         nyb_err *err)
+{
+    const double start = nyb_seconds();
+    const nyb_status status =
+        params->refine ? nyb_gptq_refine(ctx, factor, w, params, q, &report->pass_loss, err)
+                       : NYB_OK;
+    report->refine_seconds = params->refine ? nyb_seconds() - start : 0.0;
+    return status;
+}
+
 static nyb_status check(const nyb_gptq_factor *factor, nyb_mat w, const nyb_gptq_params *params,
                         nyb_err *err)
 {
@@ -164,12 +196,16 @@ nyb_status nyb_gptq_solve(const nyb_context *ctx, const nyb_gptq_factor *factor,
     out->symmetric = params->grid.symmetric;
     out->scale_dtype = params->grid.scale_dtype;
     status = run(ctx, factor, w, params, out, &result.solver_loss, err);
+    if (status == NYB_OK)
+        status = refine(ctx, factor, w, params, out, &result, err);
     if (status == NYB_OK && report)
         status = measure(ctx, factor, w, params, out, &result, err);
     if (status != NYB_OK) {
         nyb_qweight_clear(out);
         return status;
     }
+    if (!params->refine)
+        result.pass_loss = result.loss;
     result.seconds = nyb_seconds() - start;
     if (report)
         *report = result;

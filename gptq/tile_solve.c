@@ -40,10 +40,10 @@ static void drop_dead(const nyb_tile_plan *plan, nyb_mat values, const uint32_t 
     }
 }
 
-static bool fit(const nyb_tile_plan *plan, nyb_tile_scratch s, nyb_mat values, size_t group,
-                nyb_tile_fault *fault)
+static bool fit(const nyb_tile_plan *plan, nyb_mat values, const float *costs, size_t group,
+                nyb_grid_lanes *groups, nyb_tile_fault *fault)
 {
-    const size_t bad = nyb_grid_fit(&plan->params->grid, values, &s.groups[group]);
+    const size_t bad = nyb_grid_fit(plan->grid, values, costs, &groups[group]);
     if (bad == NYB_LANES)
         return true;
     *fault = (nyb_tile_fault){.kind = NYB_FAULT_SCALE, .row = bad, .place = group};
@@ -61,7 +61,8 @@ static bool fit_static(const nyb_tile_plan *plan, nyb_tile_scratch s, size_t row
         if (!nyb_tile_load(values, plan->w, row0, col0, NULL, fault))
             return false;
         drop_dead(plan, values, NULL, col0);
-        if (!fit(plan, s, values, group, fault))
+        if (!fit(plan, values, plan->column_costs ? plan->column_costs + col0 : NULL, group,
+                 s.groups, fault))
             return false;
     }
     return true;
@@ -89,7 +90,8 @@ static bool fit_groups(const nyb_tile_plan *plan, nyb_tile_scratch s, size_t p0,
         if (!starts_group(plan, p))
             continue;
         const nyb_mat values = nyb_block(s.w, p, group_end(plan, p), 0, NYB_LANES);
-        if (!fit(plan, s, values, plan->group_at[p], fault))
+        if (!fit(plan, values, plan->place_costs ? plan->place_costs + p : NULL, plan->group_at[p],
+                 s.groups, fault))
             return false;
     }
     return true;
@@ -216,7 +218,7 @@ static bool begin(const nyb_tile_plan *plan, nyb_tile_scratch s, size_t row0, ny
         return false;
     const bool whole_rows = plan->params->grid.reference && plan->out->groups == 1;
     // The reference fits whole rows before it drops dead columns, and groups after.
-    if (whole_rows && !fit(plan, s, s.w, 0, fault))
+    if (whole_rows && !fit(plan, s.w, NULL, 0, s.groups, fault))
         return false;
     drop_dead(plan, s.w, columns, 0);
     return whole_rows || !plan->params->static_groups || fit_static(plan, s, row0, fault);

@@ -10,8 +10,11 @@ typedef struct nyb_tile_plan {
     nyb_mat w; // [rows, cols]
     const nyb_gptq_factor *factor;
     const nyb_gptq_params *params;
-    size_t group_size;        // in [1, cols]
-    const uint32_t *group_at; // [cols] the group of the p-th solved column
+    const nyb_grid_params *grid; // of the first scales
+    size_t group_size;           // in [1, cols]
+    const uint32_t *group_at;    // [cols] the group of the p-th solved column
+    // [cols] what a squared error at each place, and in each column, costs; NULL: all the same.
+    const float *place_costs, *column_costs;
     nyb_qweight *out;
 } nyb_tile_plan;
 

@@ -61,8 +61,9 @@ void nyb_grid_span(const nyb_grid_params *params, float low, float high, float *
 }
 
 // The smallest and largest value of each lane, with 0 always between them.
-static void find_range(nyb_mat values, float *low, float *high)
+static void find_range(nyb_mat values, nyb_grid_range *range)
 {
+    float *const low = range->low, *const high = range->high;
     for (size_t lane = 0; lane < NYB_LANES; lane++)
         low[lane] = high[lane] = 0.0f;
     for (size_t j = 0; j < values.rows; j++) {
@@ -75,8 +76,9 @@ static void find_range(nyb_mat values, float *low, float *high)
 }
 
 // Moves the range of each lane to where it is to be clipped.
-static void clip_ranges(const nyb_grid_params *params, nyb_mat values, float *low, float *high)
+static void clip_ranges(const nyb_grid_params *params, nyb_mat values, nyb_grid_range *range)
 {
+    float *const low = range->low, *const high = range->high;
     const bool whole = params->kind == NYB_GRID_MINMAX;
     if (params->range.kind == NYB_RANGE_ABSMAX || (whole && params->range.kind == NYB_RANGE_MSE))
         return;
@@ -91,8 +93,9 @@ static void clip_ranges(const nyb_grid_params *params, nyb_mat values, float *lo
     }
 }
 
-static void make_symmetric(const nyb_grid_params *params, float *low, float *high)
+static void make_symmetric(const nyb_grid_params *params, nyb_grid_range *range)
 {
+    float *const low = range->low, *const high = range->high;
     for (size_t lane = 0; lane < NYB_LANES; lane++) {
         high[lane] = fmaxf(-low[lane], high[lane]);
         if (!params->reference || low[lane] < 0.0f)
@@ -101,12 +104,12 @@ static void make_symmetric(const nyb_grid_params *params, float *low, float *hig
 }
 
 // Keras' formula, whose epsilon keeps the scale above zero.
-static void fit_absmax(const nyb_grid_params *params, const float *low, const float *high,
+static void fit_absmax(const nyb_grid_params *params, const nyb_grid_range *range,
                        nyb_grid_lanes *out)
 {
     const float steps = (float) ((1u << (params->bits - 1)) - 1);
     for (size_t lane = 0; lane < NYB_LANES; lane++) {
-        const float absmax = fmaxf(-low[lane], high[lane]) + 1e-7f;
+        const float absmax = fmaxf(-range->low[lane], range->high[lane]) + 1e-7f;
         out->scale[lane] = nyb_grid_storable((double) (absmax / steps), params->scale_dtype);
         out->zero[lane] = (float) (1u << (params->bits - 1));
     }
@@ -117,7 +120,8 @@ static void fit_extremes(const nyb_grid_params *params, nyb_mat values, nyb_grid
 {
     const float top = nyb_grid_top(params->bits), least = (float) params->lowest_zero;
     const bool filled_up = params->group_size && values.rows < params->group_size;
-    float low[NYB_LANES], high[NYB_LANES];
+    nyb_grid_range range;
+    float *const low = range.low, *const high = range.high;
     for (size_t lane = 0; lane < NYB_LANES; lane++) {
         low[lane] = high[lane] = filled_up ? 0.0f : values.at[lane];
         for (size_t j = 0; j < values.rows; j++) {
@@ -125,7 +129,7 @@ static void fit_extremes(const nyb_grid_params *params, nyb_mat values, nyb_grid
             high[lane] = fmaxf(high[lane], nyb_row(values, j)[lane]);
         }
     }
-    clip_ranges(params, values, low, high);
+    clip_ranges(params, values, &range);
     for (size_t lane = 0; lane < NYB_LANES; lane++) {
         const float step = ((high[lane] - low[lane]) + 1e-7f) / top;
         out->scale[lane] = nyb_grid_storable((double) step, params->scale_dtype);
@@ -142,32 +146,34 @@ static size_t first_infinite(const float *scale)
     return NYB_LANES;
 }
 
-size_t nyb_grid_fit(const nyb_grid_params *params, nyb_mat values, nyb_grid_lanes *out)
+size_t nyb_grid_fit(const nyb_grid_params *params, nyb_mat values, const float *weights,
+                    nyb_grid_lanes *out)
 {
-    float low[NYB_LANES], high[NYB_LANES];
+    nyb_grid_range range;
     assert(values.cols == NYB_LANES);
 
     if (params->kind == NYB_GRID_EXTREMES) {
         fit_extremes(params, values, out);
         return first_infinite(out->scale);
     }
-    find_range(values, low, high);
-    clip_ranges(params, values, low, high);
+    find_range(values, &range);
+    clip_ranges(params, values, &range);
     if (params->kind == NYB_GRID_ABSMAX) {
-        fit_absmax(params, low, high, out);
+        fit_absmax(params, &range, out);
         return first_infinite(out->scale);
     }
     if (params->symmetric)
-        make_symmetric(params, low, high);
+        make_symmetric(params, &range);
     for (size_t lane = 0; lane < NYB_LANES; lane++) {
-        if (low[lane] == 0.0f && high[lane] == 0.0f) {
-            low[lane] = -1.0f;
-            high[lane] = 1.0f;
+        if (range.low[lane] == 0.0f && range.high[lane] == 0.0f) {
+            range.low[lane] = -1.0f;
+            range.high[lane] = 1.0f;
         }
-        nyb_grid_span(params, low[lane], high[lane], &out->scale[lane], &out->zero[lane]);
+        nyb_grid_span(params, range.low[lane], range.high[lane], &out->scale[lane],
+                      &out->zero[lane]);
     }
     const size_t bad = first_infinite(out->scale);
     if (bad == NYB_LANES && (params->scale_search || params->range.kind == NYB_RANGE_MSE))
-        nyb_grid_search(params, values, low, high, out);
+        nyb_grid_search(params, values, weights, &range, out);
     return bad;
 }

@@ -64,13 +64,21 @@ float nyb_grid_storable(double scale, nyb_dtype dtype);
 // Checks every field for a weight of `cols` columns. NYB_E_ARG.
 NYB_NODISCARD nyb_status nyb_grid_check(const nyb_grid_params *params, size_t cols, nyb_err *err);
 
-// Chooses each lane's grid for a group: values [columns of the group, NYB_LANES], all finite. Returns the first lane whose scale is too large for scale_dtype, or NYB_LANES.
-size_t nyb_grid_fit(const nyb_grid_params *params, nyb_mat values, nyb_grid_lanes *out);
+// Chooses each lane's grid for a group: values [columns of the group, NYB_LANES], all finite.
+// `weights` say what a squared error in each column costs, for params->scale_search; NULL: all the
+// same. Returns the first lane whose scale is too large for scale_dtype, or NYB_LANES.
+size_t nyb_grid_fit(const nyb_grid_params *params, nyb_mat values, const float *weights,
+                    nyb_grid_lanes *out);
 
-// The rest of nyb_grid_fit(), for params->scale_search: improves out over shrunken ranges.
-// `low` and `high` are the range of each lane that gave out.
-void nyb_grid_search(const nyb_grid_params *params, nyb_mat values, const float *low,
-                     const float *high, nyb_grid_lanes *out);
+// The range of each lane's values, with 0 in it.
+typedef struct nyb_grid_range {
+    float low[NYB_LANES], high[NYB_LANES];
+} nyb_grid_range;
+
+// The rest of nyb_grid_fit(), for params->scale_search: improves out over shrunken ranges and
+// neighbouring zero points.
+void nyb_grid_search(const nyb_grid_params *params, nyb_mat values, const float *weights,
+                     const nyb_grid_range *range, nyb_grid_lanes *out);
 
 // Scale and zero point of one lane for the range [low, high] as scale_dtype and lowest_zero allow.
 // The scale is infinite when it is too large for scale_dtype.

@@ -77,7 +77,7 @@ static void round_tile(void *arg, size_t tile, unsigned worker)
 
         if (!nyb_tile_load(values, job->w, row0, col0, NULL, &job->faults[tile]))
             return;
-        const size_t bad = nyb_grid_fit(job->params, values, &grid);
+        const size_t bad = nyb_grid_fit(job->params, values, NULL, &grid);
         if (bad != NYB_LANES) {
             job->faults[tile] =
                 (nyb_tile_fault){.kind = NYB_FAULT_SCALE, .row = row0 + bad, .place = group};

@@ -1,35 +1,25 @@
-#include <float.h>
+#include <assert.h>
 #include <math.h>
 
+#include "kernels/codes.h"
 #include "ptq/grid.h"
 
-// Columns whose errors are summed in f32 before they join the f64 sum.
-enum { CHUNK = 32 };
+static_assert((int) NYB_CODE_ROWS == (int) NYB_LANES, "one tile of rows");
 
-// Squared distance of every lane from its grid. Codes come from a product with 1 / scale, which
-// is much faster than a quotient and can only differ beside a tie, where both codes are as near.
-static void square_error(nyb_mat values, const nyb_grid_lanes *grid, float top, double *total)
+// Weighted squared distance of every lane from its grid. Codes come from a product with 1 / scale,
+// which is much faster than a quotient and can only differ beside a tie, where both codes are as
+// near.
+static void square_error(nyb_mat values, const float *weights, const nyb_grid_lanes *grid,
+                         float top, double *total)
 {
-    float inverse[NYB_LANES];
+    float low[NYB_LANES], high[NYB_LANES];
     for (size_t lane = 0; lane < NYB_LANES; lane++) {
-        inverse[lane] = 1.0f / grid->scale[lane];
-        total[lane] = 0.0;
+        low[lane] = -grid->zero[lane];
+        high[lane] = top - grid->zero[lane];
     }
-    for (size_t j0 = 0; j0 < values.rows; j0 += CHUNK) {
-        const size_t j1 = j0 + CHUNK < values.rows ? j0 + CHUNK : values.rows;
-        float sum[NYB_LANES] = {0};
-        for (size_t j = j0; j < j1; j++) {
-            const float *const value = nyb_row(values, j);
-            for (size_t lane = 0; lane < NYB_LANES; lane++) {
-                const float scale = grid->scale[lane], zero = grid->zero[lane];
-                const float code = nyb_grid_code_at(value[lane] * inverse[lane], zero, top);
-                const float off = scale * (code - zero) - value[lane];
-                sum[lane] += off * off;
-            }
-        }
-        for (size_t lane = 0; lane < NYB_LANES; lane++)
-            total[lane] += (double) sum[lane];
-    }
+    assert(values.stride == NYB_LANES);
+    nyb_code_ops_get()->distance(total, values.at, weights, values.rows,
+                                 &(nyb_code_grid){grid->scale, low, high});
 }
 
 // The reference's norm: the sum of |distance|^2.4.
@@ -54,25 +44,46 @@ static float widest(const nyb_grid_params *params)
     return params->symmetric && !params->reference ? top / (top - 1.0f) : 1.0f;
 }
 
-void nyb_grid_search(const nyb_grid_params *params, nyb_mat values, const float *low,
-                     const float *high, nyb_grid_lanes *out)
+// Zero points that are tried on either side of the range's own.
+static int neighbours(const nyb_grid_params *params)
+{
+    return params->symmetric || params->reference ? 0 : 1;
+}
+
+// Grids of every lane: `trial` with its zero point moved, as far as that is allowed.
+static void move_zero(const nyb_grid_params *params, const nyb_grid_lanes *from, int by,
+                      nyb_grid_lanes *trial)
+{
+    const float least = (float) params->lowest_zero, most = nyb_grid_top(params->bits);
+    for (size_t lane = 0; lane < NYB_LANES; lane++) {
+        trial->scale[lane] = from->scale[lane];
+        trial->zero[lane] =
+            by ? nyb_clamp(from->zero[lane] + (float) by, least, most) : from->zero[lane];
+    }
+}
+
+void nyb_grid_search(const nyb_grid_params *params, nyb_mat values, const float *weights,
+                     const nyb_grid_range *range, nyb_grid_lanes *out)
 {
     enum { STEPS = 80 };
     const float top = nyb_grid_top(params->bits), start = widest(params);
+    const int apart = neighbours(params);
     double best[NYB_LANES], total[NYB_LANES];
-    nyb_grid_lanes trial;
+    nyb_grid_lanes span, trial;
 
     for (size_t lane = 0; lane < NYB_LANES; lane++)
         best[lane] = INFINITY;
-    for (int step = 0; step < STEPS; step++) {
-        const float shrink = start * (float) (1.0 - step / 100.0);
-        for (size_t lane = 0; lane < NYB_LANES; lane++)
-            nyb_grid_span(params, shrink * low[lane], shrink * high[lane], &trial.scale[lane],
-                          &trial.zero[lane]);
+    for (int step = 0; step < STEPS * (2 * apart + 1); step++) {
+        const int by = step % (2 * apart + 1) - apart;
+        const float shrink = start * (float) (1.0 - step / (2 * apart + 1) / 100.0);
+        for (size_t lane = 0; by == -apart && lane < NYB_LANES; lane++)
+            nyb_grid_span(params, shrink * range->low[lane], shrink * range->high[lane],
+                          &span.scale[lane], &span.zero[lane]);
+        move_zero(params, &span, by, &trial);
         if (params->reference)
             reference_error(values, &trial, top, total);
         else
-            square_error(values, &trial, top, total);
+            square_error(values, weights, &trial, top, total);
         for (size_t lane = 0; lane < NYB_LANES; lane++) {
             if (total[lane] < best[lane] && isfinite(trial.scale[lane])) {
                 best[lane] = total[lane];

@@ -78,15 +78,22 @@ typedef struct nyb_gptq_params {
     double damping_growth;  // > 1: damping is multiplied by it when H + lambda I is not definite
     double damping_limit;   // no damping above this is tried
     size_t block_cols;      // columns solved before their errors reach the columns behind, >= 1
+    unsigned refine;        // rounds of refinement, [0, NYB_REFINE_MOST]; any search scales first
     bool skip_measurements; // leave rtn_loss and output_energy out: saves half of the solve's time
 } nyb_gptq_params;
+
+enum {
+    NYB_GPTQ_REFINE = 3,   // rounds of refinement unless told otherwise
+    NYB_REFINE_MOST = 100, // that may be asked for
+};
 
 #define NYB_GPTQ_DEFAULTS                                                                          \
     ((nyb_gptq_params){.grid = NYB_GRID_DEFAULTS,                                                  \
                        .damping = 0.01,                                                            \
                        .damping_growth = 2.0,                                                      \
                        .damping_limit = 1.0,                                                       \
-                       .block_cols = 128})
+                       .block_cols = 128,                                                          \
+                       .refine = NYB_GPTQ_REFINE})
 
 // What solving needs to know of an input: U upper triangular with inv(P (H + lambda I) P^T) =
 // U^T U, for the order P of the columns. A type of its own, so that a raw Hessian cannot be
@@ -137,6 +144,7 @@ NYB_API void nyb_gptq_factor_clear(nyb_gptq_factor *factor);
 // summed over tokens, without damping.
 typedef struct nyb_gptq_report {
     double loss;           // of the result
+    double pass_loss;      // before refinement; the same without it
     double rtn_loss;       // of plain rounding with the same grid parameters; NaN if skipped
     double output_energy;  // tr(W H W^T); NaN if skipped
     double relative_error; // loss / output_energy, 0 when there is no output; NaN if skipped
@@ -145,7 +153,8 @@ typedef struct nyb_gptq_report {
     unsigned attempts;
     size_t dead_columns;
     size_t tokens;
-    double seconds; // wall time of the solve, measurements included
+    double seconds;        // wall time of the solve, measurements and refinement included
+    double refine_seconds; // of these, refinement's
 } nyb_gptq_report;
 
 // Rounds w onto a grid, moving each column's rounding error into the columns still to come.

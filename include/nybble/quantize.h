@@ -24,6 +24,7 @@ typedef struct nyb_settings {
     nyb_gptq_order order;
     bool static_groups;
     double damping;            // of the mean diagonal of the Hessian, (0, 1)
+    unsigned refine;           // rounds of refinement after the GPTQ pass, [0, 100]
     nyb_code_kind float8_type; // NYB_CODE_E4M3 or NYB_CODE_E5M2
     nyb_scales float8_scales;
     nyb_range_params range; // of the weights
@@ -36,6 +37,7 @@ typedef struct nyb_settings {
                     .symmetric = true,                                                             \
                     .order = NYB_ORDER_GROUP,                                                      \
                     .damping = 0.01,                                                               \
+                    .refine = NYB_GPTQ_REFINE,                                                     \
                     .float8_type = NYB_CODE_E4M3})
 
 // Names a setting in nyb_quantize_params.given.
@@ -52,6 +54,7 @@ enum nyb_setting {
     NYB_SETTING_FLOAT8_SCALES = 1u << 9,
     NYB_SETTING_RANGE = 1u << 10,
     NYB_SETTING_PERCENTILE = 1u << 11,
+    NYB_SETTING_REFINE = 1u << 12,
 };
 
 // Which tokens an expert's layers are calibrated on.

@@ -1,0 +1,48 @@
+// codes.h - loops over the codes of a tile of rows side by side: how far weights are from a grid, and
+// coordinate descent.
+//
+// The same C source is compiled for each instruction set, with sixteen explicit lanes and no
+// fused operations, so every level gives the same bits.
+#ifndef NYB_KERNELS_CODES_H_
+#define NYB_KERNELS_CODES_H_
+
+#include <stddef.h>
+
+enum { NYB_CODE_ROWS = 64 }; // rows of a tile: values of a line below
+
+// A grid for each row, and where its codes lie: bounds of code less zero point.
+typedef struct nyb_code_grid {
+    const float *scale, *low, *high; // [rows]
+} nyb_code_grid;
+
+// A block of columns. Lines hold a column's values of all rows.
+typedef struct nyb_descent {
+    const float *h; // [cols, cols] their products, symmetric
+    size_t cols;
+    size_t first, end; // the columns to descend over; they share the grid below
+    float *steps;      // [cols, rows] codes less zero points, in and out
+    float *slopes;     // [cols, rows] D H, half the loss's derivative by the weights, in and out
+    float *moved;      // [cols, rows] what the weights changed by is added
+    nyb_code_grid grid;
+} nyb_descent;
+
+typedef struct nyb_code_ops {
+    // total[row] = sum over the columns of weight * (distance of the value from the grid)^2.
+    //
+    //   values   [cols, rows]
+    //   weights  [cols], NULL: 1
+    void (*distance)(double *total, const float *values, const float *weights, size_t cols,
+                     const nyb_code_grid *grid);
+
+    // Gives one column after the other the step that lowers the loss most while all others stay:
+    // that nearest to step - slope / (scale h_jj). Columns with h_jj <= 0 are left alone.
+    void (*descend)(const nyb_descent *block);
+} nyb_code_ops;
+
+// The operations for a CPU with these features (core/cpu.h).
+const nyb_code_ops *nyb_code_ops_for(unsigned cpu);
+
+// Those for this machine.
+const nyb_code_ops *nyb_code_ops_get(void);
+
+#endif // NYB_KERNELS_CODES_H_

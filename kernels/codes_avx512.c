@@ -1,0 +1,4 @@
+#include "kernels/codes_levels.h"
+#include "kernels/codes_loops.h"
+
+const nyb_code_ops nyb_code_ops_avx512 = CODE_OPS;

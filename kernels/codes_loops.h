@@ -1,0 +1,138 @@
+// codes_loops.h - the loops behind codes.h. Included once by each codes_<isa>.c, which is
+// compiled with that instruction set's flags; everything here is static.
+#ifndef NYB_KERNELS_CODES_LOOPS_H_
+#define NYB_KERNELS_CODES_LOOPS_H_
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "kernels/codes.h"
+
+enum { LANES = 16, PARTS = NYB_CODE_ROWS / LANES, CHUNK = 32 };
+
+typedef float lanes __attribute__((vector_size(4 * LANES)));
+typedef uint32_t lane_bits __attribute__((vector_size(4 * LANES)));
+
+#define INLINE static inline __attribute__((always_inline))
+
+// Vectors travel by pointer: passing them by value would depend on the instruction set.
+INLINE void load(lanes *v, const float *x)
+{
+    memcpy(v, x, sizeof(*v));
+}
+
+INLINE void store(float *x, const lanes *v)
+{
+    memcpy(x, v, sizeof(*v));
+}
+
+// a where the mask is set, else b.
+INLINE void choose(lanes *out, const lane_bits *mask, const lanes *a, const lanes *b)
+{
+    *out = (lanes) ((*mask & (lane_bits) *a) | (~*mask & (lane_bits) *b));
+}
+
+// The integer nearest to x in [low, high], ties to even; low for a NaN.
+INLINE void snap(lanes *x, const lanes *low, const lanes *high)
+{
+    const float shift = 0x1.8p23f;
+    const lane_bits above = (lane_bits) (*x > *low);
+    choose(x, &above, x, low);
+    const lane_bits below = (lane_bits) (*x < *high);
+    choose(x, &below, x, high);
+    *x = (*x + shift) - shift;
+}
+
+// One column's new steps. Returns whether any row's changed; `moved` is by how much the weights did.
+INLINE bool step_column(const nyb_descent *b, size_t j, lanes moved[PARTS])
+{
+    const float curve = 1.0f / b->h[j * b->cols + j];
+    lane_bits any = {0};
+    for (size_t part = 0; part < PARTS; part++) {
+        const size_t at = j * NYB_CODE_ROWS + part * LANES;
+        lanes step, slope, scale, low, high, total;
+        load(&step, b->steps + at);
+        load(&slope, b->slopes + at);
+        load(&scale, b->grid.scale + part * LANES);
+        load(&low, b->grid.low + part * LANES);
+        load(&high, b->grid.high + part * LANES);
+        load(&total, b->moved + at);
+        lanes wanted = step - slope * curve / scale;
+        snap(&wanted, &low, &high);
+        moved[part] = scale * (wanted - step);
+        any |= (lane_bits) moved[part] << 1; // a zero may have a sign
+        total += moved[part];
+        store(b->moved + at, &total);
+        store(b->steps + at, &wanted);
+    }
+    uint32_t changed = 0;
+    for (size_t i = 0; i < LANES; i++)
+        changed |= any[i];
+    return changed != 0;
+}
+
+// One part's rows over at most CHUNK columns.
+INLINE void distance_part(lanes *sum, const float *values, const float *weights, size_t cols,
+                          const nyb_code_grid *grid)
+{
+    lanes scale, low, high;
+    load(&scale, grid->scale);
+    load(&low, grid->low);
+    load(&high, grid->high);
+    const lanes inverse = 1.0f / scale;
+    for (size_t j = 0; j < cols; j++) {
+        lanes value;
+        load(&value, values + j * NYB_CODE_ROWS);
+        lanes step = value * inverse;
+        snap(&step, &low, &high);
+        const lanes off = scale * step - value;
+        *sum += off * off * (weights ? weights[j] : 1.0f);
+    }
+}
+
+static void distance(double *total, const float *values, const float *weights, size_t cols,
+                     const nyb_code_grid *grid)
+{
+    for (size_t row = 0; row < NYB_CODE_ROWS; row++)
+        total[row] = 0.0;
+    for (size_t j = 0; j < cols; j += CHUNK) {
+        const size_t count = cols - j < CHUNK ? cols - j : CHUNK;
+        for (size_t row = 0; row < NYB_CODE_ROWS; row += LANES) {
+            const nyb_code_grid part = {grid->scale + row, grid->low + row, grid->high + row};
+            lanes sum = {0};
+            float sums[LANES];
+            distance_part(&sum, values + j * NYB_CODE_ROWS + row, weights ? weights + j : NULL,
+                          count, &part);
+            store(sums, &sum);
+            for (size_t i = 0; i < LANES; i++)
+                total[row + i] += (double) sums[i];
+        }
+    }
+}
+
+static void descend(const nyb_descent *b)
+{
+    for (size_t j = b->first; j < b->end; j++) {
+        const float *const h = b->h + j * b->cols;
+        lanes moved[PARTS];
+        if (!(h[j] > 0.0f) || !step_column(b, j, moved))
+            continue;
+        for (size_t k = 0; k < b->cols; k++) {
+            float *const slopes = b->slopes + k * NYB_CODE_ROWS;
+            for (size_t part = 0; part < PARTS; part++) {
+                lanes slope;
+                load(&slope, slopes + part * LANES);
+                slope += moved[part] * h[k];
+                store(slopes + part * LANES, &slope);
+            }
+        }
+    }
+}
+
+#define CODE_OPS                                                                                   \
+    {                                                                                              \
+        .distance = distance, .descend = descend                                                   \
+    }
+
+#endif // NYB_KERNELS_CODES_LOOPS_H_

@@ -1,0 +1,162 @@
+#include "tests/test.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "core/cpu.h"
+#include "kernels/codes.h"
+
+enum { ROWS = NYB_CODE_ROWS, MOST = 70, GUARD = 16, LEVELS = 3 };
+
+static const unsigned levels[LEVELS] = {0, NYB_CPU_AVX2, NYB_CPU_AVX2 | NYB_CPU_AVX512};
+
+// A block of columns on a grid, with guard values behind its lines.
+typedef struct fixture {
+    float h[MOST * MOST], values[MOST * ROWS], weights[MOST];
+    float steps[MOST * ROWS + GUARD], slopes[MOST * ROWS + GUARD], moved[MOST * ROWS + GUARD];
+    float scale[ROWS], low[ROWS], high[ROWS];
+} fixture;
+
+static void make(fixture *f, size_t cols, uint64_t *seed)
+{
+    memset(f, 0x5a, sizeof(*f));
+    for (size_t row = 0; row < ROWS; row++) {
+        f->scale[row] = 0.6f + 0.5f * test_uniform(seed);
+        f->low[row] = (float) -(int) nyb_random_below(seed, 8);
+        f->high[row] = f->low[row] + 7.0f;
+    }
+    for (size_t i = 0; i < cols; i++) {
+        f->weights[i] = 1.5f + test_uniform(seed);
+        for (size_t j = 0; j <= i; j++)
+            f->h[i * cols + j] = f->h[j * cols + i] = test_uniform(seed);
+        f->h[i * cols + i] = i % 11 == 5 ? 0.0f : 6.0f + test_uniform(seed);
+        for (size_t row = 0; row < ROWS; row++) {
+            f->values[i * ROWS + row] = 9.0f * test_uniform(seed);
+            f->steps[i * ROWS + row] = f->low[row] + (float) nyb_random_below(seed, 8);
+            f->slopes[i * ROWS + row] = 9.0f * test_uniform(seed);
+            f->moved[i * ROWS + row] = test_uniform(seed);
+        }
+    }
+}
+
+static nyb_code_grid grid_of(const fixture *f)
+{
+    return (nyb_code_grid){f->scale, f->low, f->high};
+}
+
+static void descend(const nyb_code_ops *ops, fixture *f, size_t cols, size_t first, size_t end)
+{
+    ops->descend(&(nyb_descent){.h = f->h,
+                                .cols = cols,
+                                .first = first,
+                                .end = end,
+                                .steps = f->steps,
+                                .slopes = f->slopes,
+                                .moved = f->moved,
+                                .grid = grid_of(f)});
+}
+
+static fixture want, got; // large
+
+static void levels_give_the_same_bits(void **state)
+{
+    uint64_t seed = 5;
+    (void) state;
+    for (size_t l = 1; l < LEVELS; l++) {
+        if ((nyb_cpu_detected() & levels[l]) != levels[l]) {
+            print_message("level %zu is not on this CPU\n", l);
+            continue;
+        }
+        const nyb_code_ops *const ref = nyb_code_ops_for(0), *const ops =
+                                                                 nyb_code_ops_for(levels[l]);
+        for (size_t cols = 1; cols <= MOST; cols++) {
+            double a[ROWS], b[ROWS];
+            make(&want, cols, &seed);
+            got = want;
+            const nyb_code_grid grid = grid_of(&want);
+            const float *const weights = cols % 3 ? want.weights : NULL;
+            ref->distance(a, want.values, weights, cols, &grid);
+            ops->distance(b, want.values, weights, cols, &grid);
+            assert_memory_equal(a, b, sizeof(a));
+            descend(ref, &want, cols, cols / 3, cols);
+            descend(ops, &got, cols, cols / 3, cols);
+            assert_memory_equal(&want, &got, sizeof(want));
+        }
+    }
+}
+
+static void distances_are_those_of_the_nearest_steps(void **state)
+{
+    uint64_t seed = 6;
+    double worst = 0.0;
+    (void) state;
+    make(&got, MOST, &seed);
+    const nyb_code_grid grid = grid_of(&got);
+    double total[ROWS];
+    nyb_code_ops_get()->distance(total, got.values, got.weights, MOST, &grid);
+    for (size_t row = 0; row < ROWS; row++) {
+        double sum = 0.0;
+        for (size_t j = 0; j < MOST; j++) {
+            double least = INFINITY;
+            for (float step = got.low[row]; step <= got.high[row]; step++) {
+                const double off =
+                    (double) got.scale[row] * (double) step - (double) got.values[j * ROWS + row];
+                least = fmin(least, off * off);
+            }
+            sum += (double) got.weights[j] * least;
+        }
+        worst = fmax(worst, fabs(total[row] / sum - 1.0));
+    }
+    print_message("distance off by %.2g (tolerance 1e-5)\n", worst);
+    assert_true(worst <= 1e-5);
+}
+
+// After a step no other step of that column is better, slopes and what moved follow, and columns
+// without products stay.
+static void descent_takes_the_best_step(void **state)
+{
+    enum { COLS = 20 };
+    uint64_t seed = 7;
+    double slope_off = 0.0, moved_off = 0.0;
+    (void) state;
+    make(&want, COLS, &seed);
+    for (size_t j = 0; j < COLS; j++) {
+        got = want;
+        descend(nyb_code_ops_get(), &got, COLS, j, j + 1);
+        const double curve = (double) want.h[j * COLS + j];
+        for (size_t row = 0; row < ROWS; row++) {
+            const size_t at = j * ROWS + row;
+            const double scale = (double) want.scale[row];
+            const double moved = scale * ((double) got.steps[at] - (double) want.steps[at]);
+            if (curve == 0.0) {
+                assert_true(moved == 0.0);
+                continue;
+            }
+            const double gain = 2.0 * moved * (double) want.slopes[at] + moved * moved * curve;
+            for (float step = want.low[row]; step <= want.high[row]; step++) {
+                const double by = scale * ((double) step - (double) want.steps[at]);
+                assert_true(gain <= 2.0 * by * (double) want.slopes[at] + by * by * curve + 1e-4);
+            }
+            moved_off =
+                fmax(moved_off, fabs((double) got.moved[at] - (double) want.moved[at] - moved));
+            for (size_t k = 0; k < COLS; k++) {
+                const double slope =
+                    (double) want.slopes[k * ROWS + row] + moved * (double) want.h[k * COLS + j];
+                slope_off = fmax(slope_off, fabs((double) got.slopes[k * ROWS + row] - slope));
+            }
+        }
+    }
+    print_message("slopes off by %.2g, changes by %.2g (tolerance 1e-5)\n", slope_off, moved_off);
+    assert_true(slope_off <= 1e-5 && moved_off <= 1e-5);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(levels_give_the_same_bits),
+        cmocka_unit_test(distances_are_those_of_the_nearest_steps),
+        cmocka_unit_test(descent_takes_the_best_step),
+    };
+    return cmocka_run_group_tests_name("codes", tests, NULL, NULL);
+}
