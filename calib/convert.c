@@ -60,6 +60,20 @@ static nyb_status check_zeros(const nyb_job *job, const nyb_qweight *q, const ch
     return NYB_OK;
 }
 
+// What is checked before scales are looked at: what they are to become is not settled yet, and
+// blocks may be cut anew.
+static nyb_status check_kind(const nyb_job *job, const nyb_job_layer *layer, const nyb_qweight *q,
+                             nyb_err *err)
+{
+    nyb_job_layer first = *layer;
+    first.spec = nyb_layout_spec_of(q);
+    first.spec.scale_dtype = layer->layout->scale_dtype(q->scale_dtype);
+    first.settings.group_size = first.spec.group_size;
+    if (q->kind != NYB_CODE_INT && layer->layout->blocks)
+        return NYB_OK;
+    return nyb_job_check_layer(job, &first, err);
+}
+
 // Finds out whether the layout can hold the layer, and as what.
 static nyb_status settle(converting *c, size_t index, nyb_err *err)
 {
@@ -70,8 +84,10 @@ static nyb_status settle(converting *c, size_t index, nyb_err *err)
     layer->form = NYB_FORM_CODES;
     if (status == NYB_OK) {
         layer->layout = nyb_job_layout_of(job->layout, q.kind);
-        status = nyb_regrid(&q, layer->layout, layer->linear->module, err);
+        status = check_kind(job, layer, &q, err);
     }
+    if (status == NYB_OK)
+        status = nyb_regrid(&q, layer->layout, layer->linear->module, err);
     if (status == NYB_OK)
         status = check_zeros(job, &q, layer->linear->module, err);
     if (status == NYB_OK) {

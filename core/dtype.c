@@ -6,11 +6,12 @@ static const struct {
     const char *name;
     size_t bytes;
 } dtypes[NYB_DTYPE_COUNT] = {
-    [NYB_F32] = {"F32", 4}, [NYB_F16] = {"F16", 2},         [NYB_BF16] = {"BF16", 2},
-    [NYB_F64] = {"F64", 8}, [NYB_F8_E4M3] = {"F8_E4M3", 1}, [NYB_F8_E5M2] = {"F8_E5M2", 1},
-    [NYB_I8] = {"I8", 1},   [NYB_U8] = {"U8", 1},           [NYB_I16] = {"I16", 2},
-    [NYB_U16] = {"U16", 2}, [NYB_I32] = {"I32", 4},         [NYB_U32] = {"U32", 4},
-    [NYB_I64] = {"I64", 8}, [NYB_U64] = {"U64", 8},         [NYB_BOOL] = {"BOOL", 1},
+    [NYB_F32] = {"F32", 4},         [NYB_F16] = {"F16", 2},         [NYB_BF16] = {"BF16", 2},
+    [NYB_F64] = {"F64", 8},         [NYB_F8_E4M3] = {"F8_E4M3", 1}, [NYB_F8_E5M2] = {"F8_E5M2", 1},
+    [NYB_F8_E8M0] = {"F8_E8M0", 1}, [NYB_I8] = {"I8", 1},           [NYB_U8] = {"U8", 1},
+    [NYB_I16] = {"I16", 2},         [NYB_U16] = {"U16", 2},         [NYB_I32] = {"I32", 4},
+    [NYB_U32] = {"U32", 4},         [NYB_I64] = {"I64", 8},         [NYB_U64] = {"U64", 8},
+    [NYB_BOOL] = {"BOOL", 1},
 };
 
 static const struct {
@@ -154,6 +155,13 @@ uint8_t nyb_e5m2_of_f32(float value)
     }
     const uint32_t rounded = magnitude + 0xfffff + (magnitude >> 21 & 1);
     return (uint8_t) (sign | (rounded - 0x38000000) >> 21);
+}
+
+float nyb_f32_of_e8m0(uint8_t code)
+{
+    if (code == 0xff)
+        return nyb_f32_of_bits(0x7fc00000);
+    return code ? nyb_f32_of_bits((uint32_t) code << 23) : 0x1p-127f;
 }
 
 void nyb_widen(float *dst, const void *src, nyb_dtype dtype, size_t n)

@@ -45,6 +45,9 @@ uint8_t nyb_e4m3_of_f32(float value);
 float nyb_f32_of_e5m2(uint8_t code);
 uint8_t nyb_e5m2_of_f32(float value);
 
+// A power of two, or NaN.
+float nyb_f32_of_e8m0(uint8_t code);
+
 // Whether this is a type that weights may have as they are: f32, f16, bf16.
 bool nyb_dtype_is_float(nyb_dtype dtype);
 

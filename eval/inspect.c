@@ -317,7 +317,8 @@ static nyb_status describe_packed(const looking *l, nyb_inspect_layer *layer,
     layer->layout = "unknown";
     sum_parts(l, layer);
     if (!found.layout ||
-        (is_byte_weight(marker) ? !part_of(l, layer->name, found.layout->marker)
+        (is_byte_weight(marker) ? !part_of(l, layer->name, found.layout->marker) &&
+                                      !part_of(l, layer->name, "weight_scale_inv")
                                 : strcmp(strrchr(marker->name, '.') + 1, found.layout->marker))) {
         add_fault(l, layer,
                   l->in->fault ? l->in->fault

@@ -131,12 +131,12 @@ static nyb_status read(nyb_qweight *out, const nyb_layer *layer, const nyb_layou
     *out = (nyb_qweight){0};
     nyb_status status = nyb_layer_get(&codes, layer, "weight");
     if (status == NYB_OK)
-        status = nyb_layer_matrix(layer, codes, NYB_F8_E4M3, spec->rows, spec->cols);
+        status = nyb_layer_matrix(layer, codes, nyb_code_dtype(spec->kind), spec->rows, spec->cols);
     if (status == NYB_OK)
         status = nyb_layer_init(out, spec, layer->err);
     if (status != NYB_OK)
         return status;
-    out->kind = NYB_CODE_E4M3;
+    out->kind = spec->kind;
     out->symmetric = true;
     out->scale_rows = spec->scale_rows;
     memcpy(out->codes, codes->at, spec->rows * spec->cols);
@@ -154,7 +154,16 @@ static nyb_status unpack(nyb_qweight *out, const nyb_checkpoint *file, const cha
                          const nyb_layout_spec *spec, nyb_err *err)
 {
     const nyb_layer layer = {file, module, err};
-    return read(out, &layer, spec, nyb_layout_float_quantized.marker);
+    const nyb_tensor *scale = NULL;
+    // A tensor's one scale may have the name of blocks' scales.
+    const nyb_status status = spec->scale_rows == SIZE_MAX
+                                  ? nyb_layer_find(&scale, &layer, nyb_layout_fp8.marker)
+                                  : NYB_OK;
+    *out = (nyb_qweight){0};
+    if (status != NYB_OK)
+        return status;
+    return read(out, &layer, spec,
+                scale ? nyb_layout_fp8.marker : nyb_layout_float_quantized.marker);
 }
 
 static nyb_status unpack_blocks(nyb_qweight *out, const nyb_checkpoint *file, const char *module,

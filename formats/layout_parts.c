@@ -80,7 +80,8 @@ static nyb_status check_scale(const nyb_layer *layer, const nyb_tensor *tensor, 
 nyb_status nyb_layer_scales(nyb_qweight *q, const nyb_layer *layer, const nyb_tensor *tensor,
                             bool down)
 {
-    if (!nyb_dtype_is_float(tensor->dtype))
+    const bool powers = q->kind != NYB_CODE_INT && tensor->dtype == NYB_F8_E8M0;
+    if (!nyb_dtype_is_float(tensor->dtype) && !powers)
         return nyb_layer_fail(layer, tensor, NYB_E_FORMAT, "is of type %s, want F16, BF16 or F32",
                               nyb_dtype_name(tensor->dtype));
     const size_t size = nyb_dtype_bytes(tensor->dtype);
@@ -93,12 +94,16 @@ nyb_status nyb_layer_scales(nyb_qweight *q, const nyb_layer *layer, const nyb_te
     nyb_status status = lone ? NYB_OK
                              : nyb_layer_matrix(layer, tensor, tensor->dtype,
                                                 down ? q->groups : rows, down ? rows : q->groups);
-    q->scale_dtype = tensor->dtype;
+    q->scale_dtype = powers ? NYB_F32 : tensor->dtype;
     for (size_t i = 0; i < q->rows && status == NYB_OK; i++) {
         for (size_t g = 0; g < q->groups && status == NYB_OK; g++) {
             const size_t row = i / together, at = down ? g * rows + row : row * q->groups + g;
             float *const scale = &q->scales[i * q->groups + g];
-            nyb_widen(scale, (const unsigned char *) tensor->at + at * size, tensor->dtype, 1);
+            const unsigned char *const from = (const unsigned char *) tensor->at + at * size;
+            if (powers)
+                *scale = nyb_f32_of_e8m0(*from);
+            else
+                nyb_widen(scale, from, tensor->dtype, 1);
             status = check_scale(layer, tensor, *scale, i, g);
         }
     }

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "core/dtype.h"
 #include "core/file.h"
 
 enum { MATCH_LIMIT = 100000 }; // steps of one pattern on one name: enough for any honest one
@@ -110,8 +111,9 @@ nyb_status nyb_quantization_find(nyb_quantized *out, const nyb_quantization *qua
     nyb_arena arena = {0};
     const char *const plain = nyb_arena_format(&arena, "%s.weight", module);
     const char *const packed = nyb_arena_format(&arena, "%s.%s", module, out->layout->marker);
+    const nyb_tensor *const weight = plain ? nyb_checkpoint_find(file, plain) : NULL;
     const bool is_plain =
-        plain && packed && nyb_checkpoint_find(file, plain) && !nyb_checkpoint_find(file, packed);
+        weight && nyb_dtype_is_float(weight->dtype) && packed && !nyb_checkpoint_find(file, packed);
     nyb_arena_clear(&arena);
     if (!plain || !packed)
         return nyb_no_memory(err, module, strlen(module), 2);

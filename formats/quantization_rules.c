@@ -134,27 +134,6 @@ nyb_status nyb_rules_of_gptq(nyb_quantization *q, const json_t *config, nyb_err 
 
 // ---- AWQ ------------------------------------------------------------------------------------
 
-// Names in modules_to_not_convert are parts of module names, which readers match in different ways;
-// whole last parts are what all of them agree on. The file has the last word: a layer with a plain
-// weight is plain.
-static nyb_status add_plain(nyb_quantization *q, const json_t *config, const char *key,
-                            nyb_err *err)
-{
-    const json_t *const list = given(config, key);
-    if (list && !json_is_array(list))
-        return nyb_fail(err, NYB_E_FORMAT, "%s: '%s' is not a list", q->name, key);
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        const char *const name = json_string_value(json_array_get(list, i));
-        if (!name)
-            return nyb_fail(err, NYB_E_FORMAT, "%s: '%s' holds something not a string", q->name,
-                            key);
-        const nyb_status status = nyb_rules_add(q, NYB_RULE_PART, name, (nyb_quantized){0}, err);
-        if (status != NYB_OK)
-            return status;
-    }
-    return NYB_OK;
-}
-
 nyb_status nyb_rules_of_awq(nyb_quantization *q, const json_t *config, nyb_err *err)
 {
     nyb_quantized base = {.layout = &nyb_layout_awq, .spec = {.bits = 4}};
@@ -181,7 +160,7 @@ nyb_status nyb_rules_of_awq(nyb_quantization *q, const json_t *config, nyb_err *
         status = nyb_json_bool(config, "zero_point", &zeros, q->name, err);
     base.spec.symmetric = !zeros;
     if (status == NYB_OK)
-        status = add_plain(q, config, "modules_to_not_convert", err);
+        status = nyb_rules_add_plain(q, config, "modules_to_not_convert", err);
     return status == NYB_OK ? nyb_rules_add(q, NYB_RULE_ALL, "", base, err) : status;
 }
 

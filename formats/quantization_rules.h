@@ -42,6 +42,12 @@ NYB_NODISCARD nyb_status nyb_rules_of_awq(nyb_quantization *q, const json_t *con
 NYB_NODISCARD nyb_status nyb_rules_of_compressed_tensors(nyb_quantization *q, const json_t *config,
                                                          nyb_err *err);
 
+// Leaves out the modules that the list `key` of the configuration names, if there is one. Its names
+// are parts of module names, which readers match in different ways; whole last parts are what all
+// of them agree on. The file has the last word: a layer with a plain weight is plain.
+NYB_NODISCARD nyb_status nyb_rules_add_plain(nyb_quantization *q, const json_t *config,
+                                             const char *key, nyb_err *err);
+
 NYB_NODISCARD nyb_status nyb_rules_of_fp8(nyb_quantization *q, const json_t *config, nyb_err *err);
 
 // Reads the two sides of a block that shares a scale, [rows, columns], from the key `name`.

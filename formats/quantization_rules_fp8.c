@@ -17,16 +17,17 @@ nyb_status nyb_rules_read_block(nyb_layout_spec *spec, const nyb_quantization *q
     return NYB_OK;
 }
 
-static nyb_status read_names(nyb_quantization *q, const json_t *config, nyb_err *err)
+nyb_status nyb_rules_add_plain(nyb_quantization *q, const json_t *config, const char *key,
+                               nyb_err *err)
 {
-    const json_t *const names = json_object_get(config, "modules_to_not_convert");
+    const json_t *const names = json_object_get(config, key);
     if (names && !json_is_null(names) && !json_is_array(names))
-        return nyb_fail(err, NYB_E_FORMAT, "%s: 'modules_to_not_convert' is not a list", q->name);
+        return nyb_fail(err, NYB_E_FORMAT, "%s: '%s' is not a list", q->name, key);
     for (size_t i = 0; i < json_array_size(names); i++) {
         const char *const name = json_string_value(json_array_get(names, i));
         if (!name)
-            return nyb_fail(err, NYB_E_FORMAT,
-                            "%s: 'modules_to_not_convert' holds something not a string", q->name);
+            return nyb_fail(err, NYB_E_FORMAT, "%s: '%s' holds something not a string", q->name,
+                            key);
         const nyb_status status = nyb_rules_add(q, NYB_RULE_PART, name, (nyb_quantized){0}, err);
         if (status != NYB_OK)
             return status;
@@ -41,9 +42,11 @@ nyb_status nyb_rules_of_fp8(nyb_quantization *q, const json_t *config, nyb_err *
     const json_t *const block = json_object_get(config, "weight_block_size");
     const char *type = "e4m3";
     nyb_status status = nyb_json_text(config, "fmt", &type, q->name, err);
-    if (status == NYB_OK && strcmp(type, "e4m3") != 0)
-        status = nyb_fail(err, NYB_E_UNSUPPORTED, "%s: floats of type '%s'; nybble reads e4m3",
-                          q->name, type);
+    if (status == NYB_OK && strcmp(type, "e5m2") == 0)
+        answer.spec.kind = NYB_CODE_E5M2;
+    else if (status == NYB_OK && strcmp(type, "e4m3") != 0)
+        status = nyb_fail(err, NYB_E_UNSUPPORTED,
+                          "%s: floats of type '%s'; nybble reads e4m3 and e5m2", q->name, type);
     if (status == NYB_OK && block && !json_is_null(block)) {
         status = nyb_rules_read_block(&answer.spec, q, block, "weight_block_size", err);
     } else if (status == NYB_OK) { // one scale for all, under the other name
@@ -51,6 +54,8 @@ nyb_status nyb_rules_of_fp8(nyb_quantization *q, const json_t *config, nyb_err *
         answer.layout = &nyb_layout_float_quantized;
     }
     if (status == NYB_OK)
-        status = read_names(q, config, err);
+        status = nyb_rules_add_plain(q, config, "modules_to_not_convert", err);
+    if (status == NYB_OK)
+        status = nyb_rules_add_plain(q, config, "ignored_layers", err);
     return status == NYB_OK ? nyb_rules_add(q, NYB_RULE_ALL, "", answer, err) : status;
 }

@@ -114,7 +114,7 @@ static nyb_status check_metadata(const reading *r, json_t *metadata)
 // Types of the format that have no place in nyb_dtype.
 static bool is_foreign_dtype(const char *word)
 {
-    static const char *const words[] = {"F4",          "F6_E2M3",     "F6_E3M2", "F8_E8M0",
+    static const char *const words[] = {"F4",          "F6_E2M3",     "F6_E3M2",
                                         "F8_E4M3FNUZ", "F8_E5M2FNUZ", "C64"};
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
         if (strcmp(words[i], word) == 0)

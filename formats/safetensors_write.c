@@ -7,9 +7,10 @@ enum { LENGTH_BYTES = 8, HEADER_ALIGN = 8 };
 
 // The reference writer's order of types: large elements first, so that every tensor is aligned.
 static const unsigned char dtype_order[NYB_DTYPE_COUNT] = {
-    [NYB_U64] = 0,      [NYB_I64] = 1,      [NYB_F64] = 2, [NYB_F32] = 3, [NYB_U32] = 4,
-    [NYB_I32] = 5,      [NYB_BF16] = 6,     [NYB_F16] = 7, [NYB_U16] = 8, [NYB_I16] = 9,
-    [NYB_F8_E4M3] = 10, [NYB_F8_E5M2] = 11, [NYB_I8] = 12, [NYB_U8] = 13, [NYB_BOOL] = 14,
+    [NYB_U64] = 0,      [NYB_I64] = 1, [NYB_F64] = 2,      [NYB_F32] = 3,
+    [NYB_U32] = 4,      [NYB_I32] = 5, [NYB_BF16] = 6,     [NYB_F16] = 7,
+    [NYB_U16] = 8,      [NYB_I16] = 9, [NYB_F8_E8M0] = 10, [NYB_F8_E4M3] = 11,
+    [NYB_F8_E5M2] = 12, [NYB_I8] = 13, [NYB_U8] = 14,      [NYB_BOOL] = 15,
 };
 
 // qsort's comparison sees no context, so an entry carries what is compared.

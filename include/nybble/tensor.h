@@ -17,6 +17,7 @@ typedef enum nyb_dtype {
     NYB_F64,
     NYB_F8_E4M3, // E4M3FN: no infinities, largest value 448
     NYB_F8_E5M2,
+    NYB_F8_E8M0, // powers of two, 2^(e - 127), for scales; 255 is NaN
     NYB_I8,
     NYB_U8,
     NYB_I16,

@@ -92,6 +92,79 @@ def gptq_config(bits, group, symmetric, v1, order=False, head=False):
             "desc_act": order, "lm_head": head, "checkpoint_format": name, "format": name}
 
 
+# ---- 8-bit floats ---------------------------------------------------------------------------
+
+def expand(scales, shape, block):
+    """A scale for every weight from one for each block."""
+    return scales.repeat_interleave(block[0], 0).repeat_interleave(block[1], 1)[
+        : shape[0], : shape[1]]
+
+
+FLOAT8 = {
+    # name: block of a scale in the weight's shape (rows, columns), configuration, names
+    "fp8": lambda shape: (128, 128),
+    "fp8 powers": lambda shape: (128, 128),
+    "fp8 e5m2": lambda shape: (128, 128),
+    "fp8 tensor": lambda shape: shape,
+    "fp8 tensor inv": lambda shape: shape,
+    "ct tensor": lambda shape: shape,
+    "ct channel": lambda shape: (1, shape[1]),
+    "ct block": lambda shape: (128, 128),
+    "ct dynamic": lambda shape: (1, shape[1]),
+}
+
+
+def float8_config(kind):
+    if kind.startswith("fp8"):
+        config = {"quant_method": "fp8", "activation_scheme": "dynamic",
+                  "modules_to_not_convert": ["lm_head"]}
+        if kind == "fp8 e5m2":
+            config["fmt"] = "e5m2"
+        if "tensor" not in kind:
+            config["weight_block_size"] = [128, 128]
+        if kind == "fp8 powers":
+            config["scale_fmt"] = "ue8m0"
+        return config
+    strategy = kind.split()[1].replace("dynamic", "channel")
+    weights = {"num_bits": 8, "type": "float", "symmetric": True, "strategy": strategy,
+               "dynamic": False}
+    if strategy == "block":
+        weights["block_structure"] = [128, 128]
+    inputs = {"num_bits": 8, "type": "float", "symmetric": True, "strategy": "token",
+              "dynamic": True} if kind == "ct dynamic" else None
+    return {"quant_method": "compressed-tensors", "format": "float-quantized",
+            "quantization_status": "compressed", "ignore": ["lm_head"],
+            "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights,
+                                          "input_activations": inputs}}}
+
+
+def float8_model(tiny, out, kind, seed=4):
+    """The model with 8-bit floats, and the same with plain f32 weights."""
+    rng = torch.Generator().manual_seed(seed)
+    plain = load_file(tiny / "model.safetensors")
+    packed = dict(plain)
+    dtype = torch.float8_e5m2 if kind == "fp8 e5m2" else torch.float8_e4m3fn
+    for module in modules_of(plain):
+        shape = tuple(plain[module + ".weight"].shape)
+        block = FLOAT8[kind](shape)
+        grid = [-(-n // b) for n, b in zip(shape, block)]
+        codes = (torch.randn(shape, generator=rng) * 60).clamp(-448, 448).to(dtype)
+        scales = torch.rand(grid, generator=rng) * 0.002 + 0.0005
+        if kind == "fp8 powers":
+            scales = 2.0 ** scales.log2().round()
+        stored = scales.to(torch.float8_e8m0fnu) if kind == "fp8 powers" else scales
+        if kind in ("ct channel", "ct dynamic"):
+            scales = scales.to(torch.bfloat16).float()
+            stored = scales.to(torch.bfloat16)
+        if "tensor" in kind:
+            stored = stored.reshape([] if kind == "fp8 tensor inv" else [1])
+        inverse = kind in ("fp8", "fp8 powers", "fp8 e5m2", "fp8 tensor inv")
+        packed[module + ".weight"] = codes
+        packed[module + (".weight_scale_inv" if inverse else ".weight_scale")] = stored
+        plain[module + ".weight"] = expand(scales, shape, block) * codes.float()
+    return write_model(tiny, out, packed, float8_config(kind)), plain
+
+
 # ---- Models ---------------------------------------------------------------------------------
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -448,6 +521,75 @@ def test_damaged_sources_leave_nothing(nybble, tiny, tmp_path):
         done = nybble("convert", folder, "-o", tmp_path / "out", "-f", layout, ok=False)
         assert done.returncode == 1 and "up_proj" in done.stderr and "nan" in done.stderr
         assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize("kind", FLOAT8)
+def test_float8_is_read(nybble, tiny, tmp_path, kind):
+    folder, plain = float8_model(tiny, tmp_path / "in", kind)
+    assert_runs_as(nybble, folder, tiny, plain, tmp_path)
+    nybble("inspect", folder, "--check")
+    nybble("convert", folder, "-o", tmp_path / "out", "-f", "f32")
+    got = load_file(tmp_path / "out" / "model.safetensors")
+    assert got.keys() == plain.keys()
+    for name, tensor in plain.items():
+        assert torch.equal(got[name], tensor), name
+
+
+def test_fp8_becomes_what_transformers_makes_of_it(nybble, tiny, tmp_path):
+    """On a CPU, transformers dequantises such a folder to bf16 while it loads it."""
+    folder, plain = float8_model(tiny, tmp_path / "in", "fp8")
+    nybble("convert", folder, "-o", tmp_path / "out", "-f", "bf16")
+    got = load_file(tmp_path / "out" / "model.safetensors")
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    want = model.state_dict()
+    for module in modules_of(plain):
+        name = module + ".weight"
+        assert want[name].dtype == torch.bfloat16 and torch.equal(got[name], want[name]), name
+
+
+@pytest.mark.parametrize("kind,layouts", [
+    ("fp8", ["compressed-tensors", "fp8"]), ("ct block", ["fp8", "compressed-tensors"]),
+    ("ct tensor", ["fp8", "compressed-tensors"]), ("fp8 powers", ["fp8", "compressed-tensors"]),
+    ("ct channel", ["compressed-tensors"]), ("fp8 tensor inv", ["compressed-tensors", "fp8"])])
+def test_float8_keeps_its_weights(nybble, tiny, tmp_path, kind, layouts):
+    at, plain = float8_model(tiny, tmp_path / "0", kind)
+    for step, layout in enumerate(layouts, 1):
+        nybble("convert", at, "-o", tmp_path / str(step), "-f", layout)
+        at = tmp_path / str(step)
+        tensors, config = load_file(at / "model.safetensors"), quantization_of(at)
+        for module in modules_of(plain):
+            weight = tensors[module + ".weight"]
+            if layout == "fp8":
+                scales, block = tensors[module + ".weight_scale_inv"], (128, 128)
+                assert config["weight_block_size"] == [128, 128]
+            else:
+                scales = tensors[module + ".weight_scale"].float()
+                scales = scales.reshape(1, 1) if scales.ndim < 2 else scales
+                block = [-(-n // g) if g > 1 or n < 129 else n
+                         for n, g in zip(weight.shape, scales.shape)]
+            assert weight.dtype == torch.float8_e4m3fn
+            got = expand(scales, weight.shape, block) * weight.float()
+            assert torch.equal(got, plain[module + ".weight"]), module
+
+
+def test_float8_that_changes_is_refused(nybble, tiny, tmp_path):
+    for kind, layout, part in (("ct channel", "fp8", "one scale for a block of 128 x 128"),
+                               ("fp8", "gptq", "whole numbers"), ("fp8", "awq", "8-bit floats"),
+                               ("fp8 e5m2", "compressed-tensors", "e5m2")):
+        folder = tmp_path / f"{kind} {layout}"
+        float8_model(tiny, folder, kind)
+        done = nybble("convert", folder, "-o", tmp_path / "no", "-f", layout, ok=False)
+        assert done.returncode == 1 and part in done.stderr, done.stderr
+        assert not list(tmp_path.glob("no*"))
+
+
+def test_float8_without_its_scales_is_refused(nybble, tiny, tmp_path):
+    folder, _ = float8_model(tiny, tmp_path / "in", "ct channel")
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.0.mlp.up_proj.weight_scale"]
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    done = nybble("convert", folder, "-o", tmp_path / "no", "-f", "f32", ok=False)
+    assert done.returncode == 1 and "up_proj" in done.stderr and "weight_scale" in done.stderr
 
 
 # ---- Quantised sources of `nybble quantize` -------------------------------------------------

@@ -17,10 +17,10 @@ from compressed_tensors.utils import is_match
 
 BITS = [2, 3, 4, 8]
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn,
-          torch.float8_e5m2, torch.int8, torch.uint8, torch.int16, torch.uint16, torch.int32,
+          torch.float8_e5m2, torch.float8_e8m0fnu, torch.int8, torch.uint8, torch.int16, torch.uint16, torch.int32,
           torch.uint32, torch.int64, torch.uint64, torch.bool]
 NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
-         torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2", torch.int8: "I8",
+         torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2", torch.float8_e8m0fnu: "F8_E8M0", torch.int8: "I8",
          torch.uint8: "U8", torch.int16: "I16", torch.uint16: "U16", torch.int32: "I32",
          torch.uint32: "U32", torch.int64: "I64", torch.uint64: "U64", torch.bool: "BOOL"}
 
@@ -93,7 +93,7 @@ def test_shards_are_read_by_safetensors(driver, nybble, tmp_path, seed):
     driver("copy", source, shards, 500)
     index = json.loads((shards / "model.safetensors.index.json").read_text())
     files = sorted(shards.glob("*.safetensors"))
-    assert len(files) > 3 and files[0].name == f"model-00001-of-{len(files):05}.safetensors"
+    assert len(files) >= 3 and files[0].name == f"model-00001-of-{len(files):05}.safetensors"
     assert index["metadata"]["total_size"] == sum(t.numel() * t.dtype.itemsize
                                                   for t in tensors.values())
     got = {}
