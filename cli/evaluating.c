@@ -6,6 +6,10 @@ static const char *const bos_words[] = {"auto", "never", "always", NULL};
 
 const nyb_evaluating nyb_evaluating_defaults = {.window = 1024};
 
+// In the order of nyb_activations.
+static const char *const activations[] = {
+    "none", "int8", "float8", "int8-per-token", "float8-per-token", NULL};
+
 #define INTO(field) NYB_INTO(nyb_evaluating, field)
 
 const nyb_option nyb_evaluating_options[] = {
@@ -21,6 +25,11 @@ const nyb_option nyb_evaluating_options[] = {
     {"bos", 0, NYB_OPTION_CHOICE, INTO(bos), .choices = bos_words, .value = "WHEN",
      .about = "Whether each window begins with the begin-of-sequence token. auto: as the model's "
               "tokenizer does it."},
+    {"activations", 'a', NYB_OPTION_CHOICE, INTO(activations), .choices = activations,
+     .value = "WHAT",
+     .about = "What the inputs of quantised layers are rounded to, as machines do it that multiply "
+              "8-bit numbers: int8 and float8 have a scale for all tokens of a window, or for each "
+              "token; where the checkpoint has a scale for the input, that one."},
     {0}};
 
 nyb_eval_params nyb_evaluating_params(const nyb_call *call)
@@ -30,7 +39,8 @@ nyb_eval_params nyb_evaluating_params(const nyb_call *call)
                              .window = o->window,
                              .stride = o->stride,
                              .max_tokens = o->max_tokens,
-                             .bos = (nyb_bos) o->bos};
+                             .bos = (nyb_bos) o->bos,
+                             .activations = (nyb_activations) o->activations};
 }
 
 void nyb_evaluating_print(const nyb_eval_params *params, const nyb_eval_result *result)
@@ -45,7 +55,8 @@ void nyb_evaluating_print(const nyb_eval_params *params, const nyb_eval_result *
 
 json_t *nyb_evaluating_json(const nyb_eval_params *params, const nyb_eval_result *result)
 {
-    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:b, s:I, s:I}", "text", params->path, "tokens",
+    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:I, s:I}", "text", params->path,
+                     "activations", nyb_activations_name(params->activations), "tokens",
                      (json_int_t) result->tokens, "windows", (json_int_t) result->windows, "window",
                      (json_int_t) params->window, "stride",
                      (json_int_t) (params->stride ? params->stride : params->window), "bos",

@@ -8,7 +8,7 @@
 typedef struct nyb_evaluating {
     const char *text;
     size_t window, stride, max_tokens;
-    int bos;
+    int bos, activations;
 } nyb_evaluating;
 
 extern const nyb_evaluating nyb_evaluating_defaults;

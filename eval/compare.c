@@ -53,15 +53,40 @@ static void measure_size(const nyb_model *model, nyb_compared *row)
     row->bits_per_weight = weights > 0.0 ? 8.0 * (double) row->layer_bytes / weights : 0.0;
 }
 
+// With none that is quantised, what is asked for would change nothing.
+static nyb_status check_activations(nyb_model *const *models, size_t count,
+                                    const nyb_eval_params *params, nyb_err *err)
+{
+    if ((unsigned) params->activations >= NYB_ACTIVATIONS_COUNT)
+        return nyb_fail(err, NYB_E_ARG, "activations are %d", (int) params->activations);
+    if (params->activations == NYB_ACTIVATIONS_NONE)
+        return NYB_OK;
+    for (size_t m = 0; m < count; m++) {
+        for (size_t b = 0; b < nyb_block_count(models[m]); b++) {
+            for (size_t i = 0; i < nyb_linear_count(models[m], b); i++) {
+                if (nyb_linear_at(models[m], b, i)->quantized)
+                    return NYB_OK;
+            }
+        }
+    }
+    return nyb_fail(err, NYB_E_UNSUPPORTED,
+                    "%s: no layer is quantised, and --activations %s is for inputs of such layers; "
+                    "quantise the checkpoint first",
+                    nyb_model_folder(models[0]), nyb_activations_name(params->activations));
+}
+
 static nyb_status score_models(const nyb_context *ctx, nyb_model *const *models, size_t count,
                                const nyb_eval_params *params, nyb_compared *rows, nyb_err *err)
 {
     const double start = nyb_seconds();
-    nyb_windows windows;
+    nyb_windows windows = {0};
     nyb_score *const scores = nyb_alloc(count, sizeof(*scores));
     if (!scores)
         return nyb_no_memory(err, "scores", count, sizeof(*scores));
-    nyb_status status = nyb_windows_open(&windows, models[0], params, err);
+    nyb_status status = check_activations(models, count, params, err);
+    if (status == NYB_OK)
+        status = nyb_windows_open(&windows, models[0], params, err);
+    windows.activations = params->activations;
     if (status == NYB_OK)
         status = nyb_score_windows(ctx, models, count, &windows, scores, err);
     for (size_t m = 0; status == NYB_OK && m < count; m++) {

@@ -5,6 +5,7 @@
 
 #include "core/log.h"
 #include "core/threads.h"
+#include "model/rounding.h"
 
 enum { TILE_BYTES = 96 << 20 }; // of logits held at once for one model
 
@@ -144,8 +145,16 @@ static nyb_status run_model(scoring *s, size_t m, const uint32_t *ids, nyb_err *
     if (status != NYB_OK)
         return status;
     nyb_batch view = s->batch;
+    nyb_rounding rounding = {0};
     view.model = s->models[m];
-    status = nyb_forward(s->ctx, &view, &weights, ids, "evaluate", err);
+    if (s->windows->activations != NYB_ACTIVATIONS_NONE) {
+        status = nyb_rounding_init(&rounding, s->ctx, view.model, s->windows->activations,
+                                   view.tokens, err);
+        view.rounding = &rounding;
+    }
+    if (status == NYB_OK)
+        status = nyb_forward(s->ctx, &view, &weights, ids, "evaluate", err);
+    nyb_rounding_clear(&rounding);
     nyb_block_weights_clear(&weights);
     if (status == NYB_OK && s->models_count > 1)
         memcpy(s->finals[m].at, view.x.at, s->batch.tokens * s->hidden * sizeof(float));
@@ -212,7 +221,10 @@ static nyb_status score_batch(scoring *s, size_t first, size_t count, nyb_err *e
     for (size_t i = 0; i < count; i++)
         starts[i + 1] = starts[i] + windows[i].length;
 
-    nyb_status status = nyb_batch_init(&s->batch, s->ctx, s->models[0], starts, count, err);
+    nyb_status status =
+        s->windows->activations == NYB_ACTIVATIONS_NONE
+            ? nyb_batch_init(&s->batch, s->ctx, s->models[0], starts, count, err)
+            : nyb_batch_init_rounded(&s->batch, s->ctx, s->models[0], starts, count, err);
     if (status == NYB_OK)
         status = make_room(s, &arena, s->batch.tokens, err);
     if (status == NYB_OK)

@@ -265,6 +265,34 @@ size_t nyb_lowbit_input_bytes(const nyb_lowbit *m, unsigned digits)
     return m->places * digits + m->runs * (sizeof(float) + digits * sizeof(int32_t));
 }
 
+size_t nyb_lowbit_int8_bytes(const nyb_lowbit *m, size_t count)
+{
+    return count * (m->groups * sizeof(int32_t) + m->places);
+}
+
+nyb_lowbit_int8 nyb_lowbit_int8_input(const nyb_lowbit *m, size_t count, const int8_t *x,
+                                      const float *steps, void *memory)
+{
+    int32_t *const sums = memory;
+    int8_t *const values = (int8_t *) (sums + count * m->groups);
+    for (size_t t = 0; t < count; t++) {
+        const int8_t *const from = x + t * m->cols;
+        int8_t *const to = values + t * m->places;
+        memset(to, 0, m->places);
+        if (!m->order)
+            memcpy(to, from, m->cols);
+        for (size_t p = 0; m->order && p < m->places; p++)
+            to[p] = m->order[p] == UINT32_MAX ? 0 : from[m->order[p]];
+        for (size_t g = 0; g < m->groups; g++) {
+            int32_t sum = 0;
+            for (size_t p = m->first[g]; p < m->first[g + 1]; p++)
+                sum += to[p];
+            sums[t * m->groups + g] = sum;
+        }
+    }
+    return (nyb_lowbit_int8){.count = count, .steps = steps, .sums = sums, .values = values};
+}
+
 // ---- Dispatch -----------------------------------------------------------------------------
 
 const nyb_lowbit_ops *nyb_lowbit_ops_for(unsigned cpu)

@@ -71,6 +71,24 @@ typedef struct nyb_lowbit_input {
 
 size_t nyb_lowbit_input_bytes(const nyb_lowbit *m, unsigned digits);
 
+// Inputs that were rounded to bytes, for products that are sums of whole numbers as an 8-bit matrix
+// unit makes them. At most NYB_LOWBIT_INT8_COLS columns: then no sum leaves 32 bits.
+enum { NYB_LOWBIT_INT8_COLS = 65536 };
+
+typedef struct nyb_lowbit_int8 {
+    size_t count;         // inputs
+    const float *steps;   // [count] what a value of 1 stands for
+    const int32_t *sums;  // [count, groups] of the values of a group
+    const int8_t *values; // [count, places] 0 where there is no column
+} nyb_lowbit_int8;
+
+size_t nyb_lowbit_int8_bytes(const nyb_lowbit *m, size_t count);
+
+// Lays x [count, cols] of bytes in [-127, 127] out for m in `memory`, aligned to 4 bytes, of
+// nyb_lowbit_int8_bytes(). `steps` has to stay.
+nyb_lowbit_int8 nyb_lowbit_int8_input(const nyb_lowbit *m, size_t count, const int8_t *x,
+                                      const float *steps, void *memory);
+
 // Every level of one operation gives the same bits: sums of integers are exact, what follows goes
 // by a fixed order, and nothing is fused. row0 is a multiple of NYB_LOWBIT_ROWS.
 typedef struct nyb_lowbit_ops {
@@ -82,6 +100,11 @@ typedef struct nyb_lowbit_ops {
     // y[i] = sum over j of w[row0 + i, j] x[j], i < rows.
     void (*multiply)(float *y, const nyb_lowbit *m, size_t row0, size_t rows,
                      const nyb_lowbit_input *input);
+
+    // y(t, i) = step_t * sum over groups of scale * (float) (sum over its columns of
+    // (code - zero) * value) for weight row row0 + i; the inner sum is exact, what is outside is f32.
+    void (*multiply_int8)(nyb_mat y, const nyb_lowbit *m, size_t row0,
+                          const nyb_lowbit_int8 *input);
 
     // The weights themselves, transposed: to[j * stride + i] = w[row0 + i, j] for i < rows, j < cols,
     // with the very bits of nyb_qweight_dequantize().

@@ -208,6 +208,58 @@ static void multiply(float *y, const nyb_lowbit *m, size_t row0, size_t rows,
     }
 }
 
+// ---- Rows, for inputs of bytes ------------------------------------------------------------
+
+INLINE void add_whole_group(lanes *total, const nyb_lowbit *m, size_t tile, size_t group,
+                            unsigned bits, const int8_t *values, int32_t value_sum)
+{
+    const span s = span_of(m, tile, group, bits);
+    const size_t step = nyb_lowbit_unit_words(bits) * LANES, places = nyb_lowbit_unit(bits);
+    const uint32_t *words = s.words;
+    lane_ints sums[2][FINE] = {{{0}}};
+    lanes scale;
+    lane_ints zero;
+    load_scales(&scale, m, tile, group);
+    load_zeros(&zero, m, tile, group, bits);
+    for (size_t p = s.first; p < s.end; p += places, words += step)
+        unit(sums, words, bits, 1, values + p);
+    const lane_ints whole = sums[0][0] + sums[1][0] - zero * value_sum;
+    *total += scale * __builtin_convertvector(whole, lanes);
+}
+
+INLINE void multiply_int8_bits(nyb_mat y, const nyb_lowbit *m, size_t row0,
+                               const nyb_lowbit_int8 *input, unsigned bits)
+{
+    for (size_t i = 0; i < y.cols; i += LANES) {
+        for (size_t t = 0; t < input->count; t++) {
+            lanes total = {0};
+            for (size_t g = 0; g < m->groups; g++)
+                add_whole_group(&total, m, (row0 + i) / LANES, g, bits,
+                                input->values + t * m->places, input->sums[t * m->groups + g]);
+            total *= input->steps[t];
+            store_rows(nyb_row(y, t) + i, &total, y.cols - i);
+        }
+    }
+}
+
+static void multiply_int8(nyb_mat y, const nyb_lowbit *m, size_t row0, const nyb_lowbit_int8 *input)
+{
+    assert(row0 % LANES == 0 && row0 + y.cols <= m->rows && m->cols <= NYB_LOWBIT_INT8_COLS);
+    switch (m->bits) {
+    case 2:
+        multiply_int8_bits(y, m, row0, input, 2);
+        break;
+    case 3:
+        multiply_int8_bits(y, m, row0, input, 3);
+        break;
+    case 4:
+        multiply_int8_bits(y, m, row0, input, 4);
+        break;
+    default:
+        multiply_int8_bits(y, m, row0, input, 8);
+    }
+}
+
 // ---- The input ----------------------------------------------------------------------------
 
 // The values of a run in the order of its places.
@@ -369,7 +421,8 @@ static void dequantize(float *to, size_t stride, const nyb_lowbit *m, size_t row
 
 #define LOWBIT_OPS                                                                                 \
     {                                                                                              \
-        .input = input, .multiply = multiply, .dequantize = dequantize                             \
+        .input = input, .multiply = multiply, .multiply_int8 = multiply_int8,                      \
+        .dequantize = dequantize                                                                   \
     }
 
 #endif // NYB_KERNELS_LOWBIT_LOOPS_H_

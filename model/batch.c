@@ -14,6 +14,7 @@ typedef struct shape {
     size_t samples, tokens, positions;
     unsigned workers;
     nyb_compute compute;
+    bool wide; // has what stages of many rows need, however few tokens it has
 } shape;
 
 static nyb_compute compute_of(const nyb_context *ctx)
@@ -102,7 +103,7 @@ static size_t lay_out(nyb_batch *b, const nyb_model *model, const shape *s, void
     const size_t narrow = s->tokens < NYB_NARROW_TOKENS ? s->tokens : NYB_NARROW_TOKENS;
     const size_t cols = nyb_columns_of(c).count, work = nyb_columns_of(c).work;
     const nyb_gemm *const g = nyb_gemm_get(s->compute);
-    const bool wide = s->tokens > NYB_NARROW_TOKENS;
+    const bool wide = s->wide || s->tokens > NYB_NARROW_TOKENS;
     const size_t tile = nyb_gemm_panels(nyb_token_tile(s->tokens), g->width) * g->width;
     const size_t scratch = nyb_scratch_floats(g, c, s->tokens, s->positions);
     const size_t width = largest(c->hidden, largest(c->latent.q_rank, c->latent.kv_rank));
@@ -224,8 +225,8 @@ size_t nyb_batch_bytes(const nyb_context *ctx, const nyb_model *model, size_t sa
     return lay_out(&counted, model, &s, NULL);
 }
 
-nyb_status nyb_batch_init(nyb_batch *out, const nyb_context *ctx, const nyb_model *model,
-                          const size_t *starts, size_t samples, nyb_err *err)
+static nyb_status init_samples(nyb_batch *out, const nyb_context *ctx, const nyb_model *model,
+                               const size_t *starts, size_t samples, bool wide, nyb_err *err)
 {
     *out = (nyb_batch){0};
     if (samples == 0 || starts[0] != 0)
@@ -234,7 +235,8 @@ nyb_status nyb_batch_init(nyb_batch *out, const nyb_context *ctx, const nyb_mode
     shape s = {.samples = samples,
                .tokens = starts[samples],
                .workers = nyb_threads(ctx),
-               .compute = compute_of(ctx)};
+               .compute = compute_of(ctx),
+               .wide = wide};
     for (size_t i = 0; i < samples; i++) {
         if (starts[i + 1] <= starts[i] || starts[i + 1] - starts[i] > UINT32_MAX)
             return nyb_fail(err, NYB_E_ARG, "sample %zu is tokens %zu to %zu", i, starts[i],
@@ -243,6 +245,18 @@ nyb_status nyb_batch_init(nyb_batch *out, const nyb_context *ctx, const nyb_mode
         s.positions = length > s.positions ? length : s.positions;
     }
     return init(out, ctx, model, &s, starts, err);
+}
+
+nyb_status nyb_batch_init(nyb_batch *out, const nyb_context *ctx, const nyb_model *model,
+                          const size_t *starts, size_t samples, nyb_err *err)
+{
+    return init_samples(out, ctx, model, starts, samples, false, err);
+}
+
+nyb_status nyb_batch_init_rounded(nyb_batch *out, const nyb_context *ctx, const nyb_model *model,
+                                  const size_t *starts, size_t samples, nyb_err *err)
+{
+    return init_samples(out, ctx, model, starts, samples, true, err);
 }
 
 nyb_status nyb_batch_init_even(nyb_batch *out, const nyb_context *ctx, const nyb_model *model,

@@ -5,11 +5,11 @@
 #include <string.h>
 
 #include "core/linalg.h"
-#include "core/log.h"
 #include "core/threads.h"
 #include "kernels/vector.h"
 #include "model/binding.h"
 #include "model/norm.h"
+#include "model/rounding.h"
 #include "model/stages.h"
 #include "model/stored.h"
 
@@ -258,21 +258,58 @@ static void multiply(const stage_run *r, nyb_mat out, nyb_mat in, size_t i, size
     add_bias(r, out, bias ? bias + c0 : NULL);
 }
 
+// A tile of a stage's input, as it is and packed.
+typedef struct tile_input {
+    nyb_mat rows;
+    const uint32_t *packed;
+    size_t row0; // of the stage's input
+    unsigned worker;
+} tile_input;
+
+// The linear of part `i` whose input is rounded first, NULL: it is not.
+static const nyb_linear *rounded_linear(const stage_run *r, size_t i)
+{
+    const size_t linear = r->stage.first + r->parts[i].index;
+    const nyb_linear *const at = nyb_linear_at(r->batch->model, r->weights->index, linear);
+    return r->weights->stored && nyb_rounding_applies(r->batch->rounding, at) ? at : NULL;
+}
+
+// Whether part `i` is multiplied as the whole numbers that it is made of.
+static bool is_whole(const stage_run *r, size_t i)
+{
+    const nyb_linear *const linear = rounded_linear(r, i);
+    return linear && nyb_rounding_is_int8(r->batch->rounding);
+}
+
 // The same for packed inputs and the packed weights of part `i`; c0 is a multiple of a panel's
 // width.
-static void multiply_packed(const stage_run *r, nyb_mat out, const uint32_t *in, size_t i,
+static void multiply_packed(const stage_run *r, nyb_mat out, const tile_input *in, size_t i,
                             size_t c0, bool keep)
 {
     const nyb_gemm *const g = r->batch->gemm;
     const part *const p = &r->parts[i];
-    const float *const bias = r->weights->biases[r->stage.first + p->index];
-    const uint32_t *const w = r->packed[i] + c0 * nyb_gemm_depth(g, r->stage.width);
-    nyb_gemm_tile(g, out, in, w, r->stage.width, 1.0f, keep);
+    const size_t linear = r->stage.first + p->index;
+    const float *const bias = r->weights->biases[linear];
+    const nyb_linear *const rounded = rounded_linear(r, i);
+    nyb_rounded_product product = {
+        .linear = rounded, .in = in->rows, .row0 = p->first + c0, .keep = keep};
+    if (rounded) {
+        product.weight = &r->weights->stored->weights[linear];
+        product.most = r->batch->rounding->most + in->row0;
+    }
+    if (is_whole(r, i)) {
+        nyb_rounded_multiply(r->batch->rounding, in->worker, out, &product);
+    } else {
+        const uint32_t *const w = r->packed[i] + c0 * nyb_gemm_depth(g, r->stage.width);
+        const uint32_t *const rows =
+            rounded ? nyb_rounded_pack(r->batch->rounding, in->worker, g, &product) : in->packed;
+        nyb_gemm_tile(g, out, rows, w, r->stage.width, 1.0f, keep);
+    }
     add_bias(r, out, bias ? bias + p->first + c0 : NULL);
 }
 
 // gate and up, panel by panel, so that both are still in the cache when they meet.
-static void run_gated_tile(const stage_run *r, const uint32_t *in, size_t t0, size_t t1,
+static void run_gated_tile(const stage_run *r, const tile_input *in, size_t t0, size_t t1,
                            float *scratch)
 {
     const size_t cols = r->parts[0].rows;
@@ -287,7 +324,7 @@ static void run_gated_tile(const stage_run *r, const uint32_t *in, size_t t0, si
 }
 
 // One output, added to the residual stream or to the experts' sum.
-static void run_added_tile(const stage_run *r, const uint32_t *in, size_t t0, size_t t1,
+static void run_added_tile(const stage_run *r, const tile_input *in, size_t t0, size_t t1,
                            float *scratch)
 {
     const size_t hidden = r->batch->x.cols;
@@ -319,17 +356,18 @@ static void run_tile(void *arg, size_t index, unsigned worker)
     uint32_t *const packed = r->batch->packed_in + worker * r->batch->packed_stride;
     const nyb_operand rows = nyb_operand_of(in);
     const nyb_gemm *const g = r->batch->gemm;
+    const tile_input input = {.rows = in, .packed = packed, .row0 = t0, .worker = worker};
     nyb_gemm_pack(g, packed, &rows, 0, nyb_gemm_panels(in.rows, g->width));
 
     if (r->stage.then == NYB_THEN_GATE) {
-        run_gated_tile(r, packed, t0, t1, rest);
+        run_gated_tile(r, &input, t0, t1, rest);
     } else if (r->stage.then == NYB_THEN_RESIDUAL || r->stage.then == NYB_THEN_COLLECT) {
-        run_added_tile(r, packed, t0, t1, rest);
+        run_added_tile(r, &input, t0, t1, rest);
     } else {
         for (size_t i = 0; i < r->part_count; i++) {
             const size_t out = r->parts[i].out;
             const nyb_mat to = nyb_block(r->batch->wide, t0, t1, out, out + r->parts[i].rows);
-            multiply_packed(r, to, packed, i, 0, false);
+            multiply_packed(r, to, &input, i, 0, false);
             if (r->stage.then == NYB_THEN_ACTIVATE)
                 activate(r, to);
         }
@@ -451,6 +489,8 @@ static void pack_weights(void *arg, size_t index, unsigned worker)
     }
     const part *const p = &r->parts[i];
     const size_t linear = r->stage.first + p->index, first = index * PACK_PANELS;
+    if (is_whole(r, i))
+        return;
     const size_t end = panels - first < PACK_PANELS ? panels : first + PACK_PANELS;
     const nyb_mat w = r->weights->weights[linear];
     if (r->weights->stored) {
@@ -460,6 +500,40 @@ static void pack_weights(void *arg, size_t index, unsigned worker)
     }
     const nyb_operand from = nyb_operand_of(nyb_block(w, p->first, p->first + p->rows, 0, w.cols));
     nyb_gemm_pack(g, r->packed[i], &from, first, end);
+}
+
+// The largest magnitude of each row of the stage's input.
+static void find_row_largest(void *arg, size_t index, unsigned worker)
+{
+    const stage_run *const r = arg;
+    const size_t tile = nyb_token_tile(r->rows), t0 = index * tile;
+    const size_t t1 = r->rows - t0 < tile ? r->rows : t0 + tile;
+    nyb_mat in = nyb_mat_of(nyb_row(r->batch->scratch, worker), t1 - t0, r->stage.width);
+    if (r->direct)
+        in = nyb_block(r->source, t0, t1, 0, r->stage.width);
+    else
+        fill_input(r, r->batch, t0, in);
+    for (size_t t = t0; t < t1; t++)
+        r->batch->rounding->most[t] = nyb_rounding_largest(nyb_row(in, t - t0), in.cols);
+}
+
+// What each row is rounded relative to: its own, or that of all rows of its sample.
+static void find_largest(const nyb_context *ctx, stage_run *r)
+{
+    const size_t tile = nyb_token_tile(r->rows);
+    const size_t *const starts = r->batch->starts;
+    float *const most = r->batch->rounding->most;
+    nyb_parallel(ctx, (r->rows + tile - 1) / tile, find_row_largest, r);
+    for (size_t first = 0, end = 0, s = 0;
+         first < r->rows && !nyb_rounding_is_per_token(r->batch->rounding); first = end, s++) {
+        float all = 0.0f;
+        while (end < r->rows && token_of(r, end) < starts[s + 1])
+            end++;
+        for (size_t t = first; t < end; t++)
+            all = most[t] <= all ? all : most[t]; // NaN stays
+        for (size_t t = first; t < end; t++)
+            most[t] = all;
+    }
 }
 
 // All of a stage but attention, for many rows: its weights are packed once.
@@ -474,6 +548,8 @@ static void run_wide(const nyb_context *ctx, stage_run *r)
         words += nyb_gemm_packed(g, r->parts[i].rows, r->stage.width);
         tasks += nyb_gemm_panels(panels, PACK_PANELS);
     }
+    if (r->batch->rounding)
+        find_largest(ctx, r);
     nyb_parallel(ctx, tasks, pack_weights, r);
     nyb_parallel(ctx, (r->rows + tile - 1) / tile, run_tile, r);
 }
@@ -494,7 +570,7 @@ void nyb_stage_run(const nyb_context *ctx, const nyb_block_weights *weights, siz
     assert(nyb_threads(ctx) <= batch->workers);
     if (stage == 0 && r.config->parallel)
         copy_rows(batch->start, batch->x);
-    if (r.rows > NYB_NARROW_TOKENS)
+    if (r.rows > NYB_NARROW_TOKENS || (r.rows > 0 && batch->rounding))
         run_wide(ctx, &r);
     else if (r.rows > 0)
         run_narrow(ctx, &r);
@@ -504,52 +580,4 @@ void nyb_stage_run(const nyb_context *ctx, const nyb_block_weights *weights, siz
         nyb_route(ctx, weights, batch);
     for (size_t t = 0; r.stage.last_of_experts && t < batch->tokens; t++)
         r.ops->add(nyb_row(batch->x, t), nyb_row(batch->sum, t), batch->x.cols);
-}
-
-nyb_stage_flow nyb_stage_flow_of(const nyb_model *model, size_t block, size_t stage)
-{
-    const nyb_model_config *const c = nyb_model_config_of(model);
-    const nyb_stage at = nyb_stage_at(model, block, stage);
-    const bool last = stage + 1 == nyb_stage_count(model, block);
-    const bool wide = at.source == NYB_FROM_WIDE, residual = at.then == NYB_THEN_RESIDUAL;
-    // Where more than the last stage's outputs outlasts a stage, all columns do.
-    if (c->parallel || c->latent.kv_rank || c->experts.count) {
-        const size_t all = nyb_columns_of(c).count;
-        return (nyb_stage_flow){.x_in = true,
-                                .x_out = true,
-                                .wide_in = stage == 0 ? 0 : all,
-                                .wide_out = last ? 0 : all,
-                                .input_x = stage == 0};
-    }
-    return (nyb_stage_flow){
-        .x_in = !wide || residual,
-        .x_out = residual,
-        .wide_in = wide ? at.column + at.width : 0,
-        .wide_out = residual ? 0 : nyb_stage_at(model, block, stage + 1).width,
-        .input_x = !wide,
-    };
-}
-
-void nyb_block_run(const nyb_context *ctx, const nyb_block_weights *weights, nyb_batch *batch)
-{
-    for (size_t s = 0; s < nyb_stage_count(batch->model, weights->index); s++)
-        nyb_stage_run(ctx, weights, s, batch);
-}
-
-nyb_status nyb_forward(const nyb_context *ctx, nyb_batch *batch, nyb_block_weights *weights,
-                       const uint32_t *ids, const char *what, nyb_err *err)
-{
-    const size_t blocks = nyb_block_count(batch->model);
-    nyb_status status = nyb_embed(ctx, batch, ids, err);
-    for (size_t b = 0; status == NYB_OK && b < blocks; b++) {
-        status = nyb_block_weights_load(ctx, weights, b, err);
-        if (status != NYB_OK)
-            return status;
-        nyb_block_run(ctx, weights, batch);
-        const nyb_progress step = {.stage = what, .unit = "layers", .done = b + 1, .total = blocks};
-        nyb_step(ctx, &step);
-    }
-    if (status == NYB_OK && batch->cache)
-        batch->cache->used += batch->tokens;
-    return status;
 }

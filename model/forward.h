@@ -73,10 +73,11 @@ typedef struct nyb_batch {
     uint32_t *packed_weights; // of the stage that runs
     uint32_t *packed_in;      // [workers, packed_stride] of a tile of tokens
     size_t packed_stride;
-    nyb_mat scratch;  // [workers, *]
-    nyb_mat panels;   // [workers, *] for nyb_weight_multiply()
-    nyb_cache *cache; // NULL: none. Positions start at cache->used
-    void *memory;     // behind all the pointers above
+    nyb_mat scratch;                     // [workers, *]
+    nyb_mat panels;                      // [workers, *] for nyb_weight_multiply()
+    nyb_cache *cache;                    // NULL: none. Positions start at cache->used
+    const struct nyb_rounding *rounding; // of quantised layers' inputs; NULL: none
+    void *memory;                        // behind all the pointers above
 } nyb_batch;
 
 // Bytes that nyb_batch_init() allocates for this many tokens in samples of at most `longest`.
@@ -95,6 +96,11 @@ size_t nyb_batch_bytes(const nyb_context *ctx, const nyb_model *model, size_t sa
 NYB_NODISCARD nyb_status nyb_batch_init(nyb_batch *out, const nyb_context *ctx,
                                         const nyb_model *model, const size_t *starts,
                                         size_t samples, nyb_err *err);
+
+// As nyb_batch_init() for a batch whose `rounding` will be set (model/rounding.h).
+NYB_NODISCARD nyb_status nyb_batch_init_rounded(nyb_batch *out, const nyb_context *ctx,
+                                                const nyb_model *model, const size_t *starts,
+                                                size_t samples, nyb_err *err);
 
 // As nyb_batch_init() for `samples` sequences of `length` tokens each.
 NYB_NODISCARD nyb_status nyb_batch_init_even(nyb_batch *out, const nyb_context *ctx,

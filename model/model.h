@@ -22,6 +22,7 @@ typedef struct nyb_linear {
     nyb_code_kind kind; // of a quantised one
     unsigned bits;      // likewise
     size_t group_size;  // likewise; 0: one group a row
+    float input_scale; // what its input is divided by where it is rounded; 0: the file does not say
 } nyb_linear;
 
 // Small tensors of a block that are no linear layers.

@@ -3,6 +3,7 @@
 #ifndef NYB_EVAL_H_
 #define NYB_EVAL_H_
 
+#include "nybble/activations.h"
 #include "nybble/context.h"
 #include "nybble/samples.h"
 
@@ -16,6 +17,9 @@ typedef struct nyb_eval_params {
     size_t stride;     // in [1, window], 0: window
     size_t max_tokens; // of the file, from its start; 0: all
     nyb_bos bos;       // whether each window begins with the begin-of-sequence token
+    // What the inputs of quantised layers are rounded to. Checkpoints of a comparison that have no
+    // quantised layer run as they are.
+    nyb_activations activations;
 } nyb_eval_params;
 
 #define NYB_EVAL_DEFAULTS ((nyb_eval_params){.window = 1024})

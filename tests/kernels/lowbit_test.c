@@ -499,6 +499,77 @@ static void pieces_may_begin_anywhere(void **state)
     }
 }
 
+// ---- Inputs of bytes ------------------------------------------------------------------------
+
+enum { BYTE_INPUTS = 3 };
+
+// The same in 64-bit whole numbers, group by group, and the documented operations in f32.
+static float whole_product(const nyb_qweight *q, size_t i, const int8_t *x, float step)
+{
+    float total = 0.0f;
+    for (size_t g = 0; g < q->groups; g++) {
+        int64_t sum = 0;
+        for (size_t j = 0; j < q->cols; j++) {
+            if (q->group_of[j] == g)
+                sum += ((int64_t) q->codes[i * q->cols + j] - q->zeros[i * q->groups + g]) * x[j];
+        }
+        total += q->scales[i * q->groups + g] * (float) sum;
+    }
+    return total * step;
+}
+
+static void check_bytes(const world *w, const int8_t *x, const float *steps)
+{
+    const size_t rows = w->q.rows;
+    void *const memory = nyb_alloc(nyb_lowbit_int8_bytes(&w->m, BYTE_INPUTS), 1);
+    const nyb_lowbit_int8 input = nyb_lowbit_int8_input(&w->m, BYTE_INPUTS, x, steps, memory);
+    for (size_t l = 0; l < LEVELS; l++) {
+        if (!has(levels[l]))
+            continue;
+        const nyb_mat y =
+            nyb_mat_of(nyb_alloc(BYTE_INPUTS * rows + GUARD, sizeof(float)), BYTE_INPUTS, rows);
+        for (size_t i = 0; i < rows; i += 32)
+            nyb_lowbit_ops_for(levels[l])->multiply_int8(
+                nyb_block(y, 0, BYTE_INPUTS, i, rows - i < 32 ? rows : i + 32), &w->m, i, &input);
+        for (size_t t = 0; t < BYTE_INPUTS; t++)
+            for (size_t i = 0; i < rows; i++)
+                assert_true(nyb_row(y, t)[i] ==
+                            whole_product(&w->q, i, x + t * w->q.cols, steps[t]));
+        for (size_t k = 0; k < GUARD; k++)
+            assert_true(y.at[BYTE_INPUTS * rows + k] == 0.0f);
+        nyb_free(y.at);
+    }
+    nyb_free(memory);
+}
+
+// At every level, to the last bit; and at the ends of what 32 bits hold.
+static void products_with_bytes_are_sums_of_whole_numbers(void **state)
+{
+    static const float steps[BYTE_INPUTS] = {0.01f, 1.0f, 3e-5f};
+    (void) state;
+    for (size_t c = 0; c <= CASES; c++) {
+        world w;
+        if (c < CASES) {
+            make_random(&w, c);
+        } else {
+            w.seed = 1;
+            make(&w, 2, NYB_LOWBIT_INT8_COLS, 8, 0, false, PLAIN);
+            memset(w.q.codes, 255, 2 * NYB_LOWBIT_INT8_COLS);
+            memset(w.q.zeros, 0, 2);
+            nyb_lowbit_clear(&w.m);
+            assert_int_equal(nyb_lowbit_init(&w.m, &w.q, NULL), NYB_OK);
+        }
+        int8_t *const x = nyb_alloc(BYTE_INPUTS, w.q.cols);
+        for (size_t k = 0; k < BYTE_INPUTS * w.q.cols; k++)
+            x[k] = c < CASES            ? (int8_t) ((int) nyb_random_below(&w.seed, 255) - 127)
+                   : (k / w.q.cols) % 2 ? -127
+                                        : 127;
+        check_bytes(&w, x, steps);
+        nyb_free(x);
+        clear(&w);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -511,6 +582,7 @@ int main(void)
         cmocka_unit_test(float_rows_are_multiplied_as_they_lie),
         cmocka_unit_test(panels_give_the_products_of_vectors),
         cmocka_unit_test(pieces_may_begin_anywhere),
+        cmocka_unit_test(products_with_bytes_are_sums_of_whole_numbers),
     };
     return cmocka_run_group_tests_name("lowbit", tests, NULL, NULL);
 }

@@ -308,3 +308,88 @@ def test_a_range_lowers_the_error_that_it_is_for(nybble, wide, tmp_path):
     assert errors["int4", "mse"] < 0.95 * errors["int4", "absmax"]
     assert errors["int4", "mse"] <= min(e for (m, _), e in errors.items() if m == "int4")
     assert errors["float8", "mse"] <= 1.001 * errors["float8", "absmax"]
+
+
+# ---- Inputs that are rounded too ------------------------------------------------------------
+
+def rounded(x, kind, whole):
+    """What nybble/activations.h says a layer's input [tokens, cols] becomes, in f32."""
+    dims = None if whole else 1
+    most = x.abs().amax(dims, keepdim=True) if dims else x.abs().amax()
+    if kind == "int8":
+        return (x * (127 / (most + 1e-7))).clamp(-127, 127).round() * ((most + 1e-7) / 127)
+    step = torch.where(most > 0, most / 448, 1.0)
+    return (x / step).to(torch.float8_e4m3fn).float() * step
+
+
+def weights_of(folder):
+    """Every quantised layer's weight in f32, by compressed-tensors."""
+    tensors = load_file(folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())["quantization_config"]
+    marks = {n.rsplit(".", 1)[0] for n in tensors if n.endswith(".weight_scale")}
+    return {m: decompress(tensors, config, m).float() for m in sorted(marks)}
+
+
+@pytest.mark.parametrize("mode,activations", [
+    ("int8", "int8"), ("int8", "int8-per-token"), ("int4", "int8-per-token"),
+    ("int4 in groups", "int8"), ("float8", "float8"), ("float8 of blocks", "float8-per-token"),
+    ("int8", "float8"), ("int8", "none")])
+def test_rounded_inputs_give_torchs_loss(nybble, padded, data, tmp_path, mode, activations):
+    """A model of one block: sums in another order move a few values over the boundary between two
+    codes, and what reads such a value is off by a step; further blocks would spread that to all."""
+    tensors = load_file(padded / "model.safetensors")
+    single = copied(padded, tmp_path / "single", {
+        n: t for n, t in tensors.items() if ".layers." not in n or ".layers.0." in n})
+    config = json.loads((single / "config.json").read_text())
+    (single / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    out = tmp_path / "out"
+    quantize(nybble, single, out, *MODES[mode])
+    nybble("tokenize", padded, data / "text" / "tinystories-sample.txt", "-o",
+           tmp_path / "all.npy")
+    ids = np.load(tmp_path / "all.npy")[: 3 * 96].astype(np.int64).reshape(3, 96)
+    np.save(tmp_path / "ids.npy", ids.reshape(-1))
+    done = nybble("eval", out, "--text", tmp_path / "ids.npy", "--window", 96, "--bos", "never",
+                  "--activations", activations, "--json")
+    got = json.loads(done.stdout)
+    assert got["data"]["activations"] == activations and got["data"]["scored"] == 3 * 95
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(single, dtype=torch.float32)
+    kind, whole = activations.split("-")[0], not activations.endswith("per-token")
+    for module, weight in weights_of(out).items():
+        layer = model.get_submodule(module)
+        layer.weight.data = weight
+        if kind != "none":
+            layer.register_forward_pre_hook(lambda _, args: (rounded(
+                args[0][0], kind, whole)[None],))
+    losses = []
+    for row in ids:  # alone: what "all tokens" are
+        with torch.no_grad():
+            logits = model(torch.from_numpy(row[None])).logits[0, :-1].double()
+        losses.append(torch.nn.functional.cross_entropy(logits, torch.from_numpy(row[1:])))
+    want = float(torch.stack(losses).mean())
+    print(f"{mode}, {activations}: loss {got['loss']:.6f}, torch's {want:.6f} (tolerance 5e-4)")
+    assert abs(got["loss"] - want) < (1e-5 if kind == "none" else 5e-4)
+
+
+def test_rounded_inputs_change_something(nybble, padded, tmp_path):
+    quantize(nybble, padded, tmp_path / "out", "-m", "int8")
+    np.save(tmp_path / "ids.npy", np.random.default_rng(5).integers(3, 512, 300))
+    seen = set()
+    for activations in ("none", "int8", "float8", "int8-per-token", "float8-per-token"):
+        for threads in (1, 3):
+            done = nybble("eval", tmp_path / "out", "--text", tmp_path / "ids.npy", "--window", 100,
+                          "--activations", activations, "--threads", threads, "--json")
+            seen.add((activations, json.loads(done.stdout)["loss"]))
+    assert len(seen) == 5 and len({loss for _, loss in seen}) == 5  # the same for any threads
+
+
+def test_activations_need_weights_that_fit(nybble, padded, tmp_path):
+    np.save(tmp_path / "ids.npy", np.arange(3, 100))
+    def refusal(folder):
+        done = nybble("eval", folder, "--text", tmp_path / "ids.npy", "--activations", "int8",
+                      ok=False)
+        assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1
+        return done.stderr
+    assert "no layer is quantised" in refusal(padded)
+    quantize(nybble, padded, tmp_path / "out", "-m", "float8")
+    assert "--activations float8" in refusal(tmp_path / "out")
