@@ -393,3 +393,40 @@ def test_activations_need_weights_that_fit(nybble, padded, tmp_path):
     assert "no layer is quantised" in refusal(padded)
     quantize(nybble, padded, tmp_path / "out", "-m", "float8")
     assert "--activations float8" in refusal(tmp_path / "out")
+
+
+# ---- What inputs are like -------------------------------------------------------------------
+
+def test_recorded_inputs_are_torchs(nybble, stories, data, tmp_path):
+    text = data / "text" / "tinystories-sample.txt"
+    nybble("tokenize", stories, text, "-o", tmp_path / "all.npy")
+    ids = np.load(tmp_path / "all.npy")[: 6 * 64].astype(np.int64).reshape(6, 64)
+    np.save(tmp_path / "ids.npy", ids)
+    seen = {}
+    model = transformers.AutoModelForCausalLM.from_pretrained(stories, dtype=torch.float32)
+    for name, layer in model.named_modules():
+        if name.endswith("proj"):
+            layer.register_forward_pre_hook(
+                lambda _, args, name=name: seen.setdefault(name, []).append(args[0].flatten(0, 1)))
+    with torch.no_grad():
+        model(torch.from_numpy(ids))
+    written = []
+    for threads in (1, 3):
+        out = tmp_path / f"{threads}.json"
+        nybble("calibrate", stories, "--calib", tmp_path / "ids.npy", "-n", 6, "-l", 64, "--bos",
+               "never", "--percentile", 99, "--threads", threads, "-o", out)
+        written.append(out.read_text())
+    assert written[0] == written[1]
+    layers = json.loads(written[0])["layers"]
+    assert sorted(layers) == sorted(seen) and len(layers) == 35
+    for name, got in layers.items():
+        x = torch.cat(seen[name])
+        most = float(x.abs().max())
+        want = {"tokens": len(x), "min": min(0, float(x.min())), "max": max(0, float(x.max())),
+                "absmax": most}
+        for key, value in want.items():
+            assert abs(got[key] - value) <= 1e-4 * most, (name, key, got, want)
+        ranked = np.sort(x.abs().numpy().ravel())
+        percentile = ranked[int(np.ceil(0.99 * ranked.size)) - 1]
+        assert abs(got["percentile"] - percentile) <= most / 512, (name, got, percentile)
+        assert 0 < got["mse"] <= most * 1.0001 and 0 < got["entropy"] <= most * 1.0001
