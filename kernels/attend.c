@@ -93,7 +93,7 @@ static void attend_head(const nyb_attend *t, const room *r, size_t head, size_t 
     const size_t before = key0 > t->first ? (key0 - t->first) / g->width * g->width : 0;
     const size_t rows = t->count - before;
     const uint32_t *const queries =
-        r->queries + head * r->words_of_head + before * nyb_gemm_depth(g, dim);
+        r->queries + head * r->words_of_head + nyb_gemm_place(g, before, dim);
     const nyb_mat scores = {
         .at = r->scores + before * TILE, .rows = rows, .cols = keys, .stride = TILE};
     nyb_gemm_tile(g, scores, queries, r->keys, dim, t->scale, false);

@@ -38,7 +38,7 @@ void nyb_gemm_pack(const nyb_gemm *g, uint32_t *to, const nyb_operand *from, siz
     for (size_t w = 0; w < words; w += PACK_WORDS) {
         const size_t stop = words - w < PACK_WORDS ? words : w + PACK_WORDS;
         for (size_t p = first; p < end; p++)
-            g->pack(to + p * g->width * words, from,
+            g->pack(to + p * nyb_gemm_panel(g, from->depth), from,
                     &(nyb_pack_part){.row0 = p * g->width, .begin = w, .end = stop});
     }
 }
@@ -63,13 +63,14 @@ static void multiply_all(const nyb_gemm *g, nyb_mat c, const uint32_t *a, const 
                          size_t depth, float alpha, bool add, bool upper)
 {
     const size_t words = nyb_gemm_depth(g, depth), tall = g->height, wide = g->width;
+    const size_t panel = nyb_gemm_panel(g, depth);
     for (size_t w = 0; w < words; w += NYB_GEMM_WORDS) {
         const size_t count = words - w < NYB_GEMM_WORDS ? words - w : NYB_GEMM_WORDS;
         for (size_t i = 0; i < c.rows; i += tall) {
             const size_t in_panel = i % wide;
-            const uint32_t *const left = a + (i - in_panel) * words + w * wide + in_panel;
+            const uint32_t *const left = a + i / wide * panel + w * wide + in_panel;
             for (size_t j = upper ? i - in_panel : 0; j < c.cols; j += wide) {
-                const uint32_t *const right = b + j * words + w * wide;
+                const uint32_t *const right = b + j / wide * panel + w * wide;
                 const bool whole =
                     i + tall <= c.rows && j + wide <= c.cols && !(upper && i + tall > j + 1);
                 if (whole)

@@ -17,9 +17,10 @@
 #include "nybble/tensor.h"
 
 enum {
-    NYB_GEMM_WORDS = 256, // words of k that are summed before the result is touched
-    NYB_GEMM_TALLEST = 8, // bounds of the levels' height and width
-    NYB_GEMM_WIDEST = 32, //
+    NYB_GEMM_WORDS = 256,  // words of k that are summed before the result is touched
+    NYB_GEMM_TALLEST = 8,  // bounds of the levels' height and width
+    NYB_GEMM_WIDEST = 32,  //
+    NYB_GEMM_APART = 2048, // words that nyb_gemm_panel() adds at most
 };
 
 // A matrix of f32 or bf16 to be packed; the k-th element of row i is
@@ -91,11 +92,24 @@ static inline size_t nyb_gemm_depth(const nyb_gemm *g, size_t depth)
     return (depth + g->step - 1) / g->step;
 }
 
-// Words that a packed operand takes: the place of panel p is p times the words of one panel. No
-// overflow for operands that are in memory.
+// Words from one panel to the next. Panels a power of two apart would share the few lines of a
+// cache that an address can be in, so those stand further apart.
+static inline size_t nyb_gemm_panel(const nyb_gemm *g, size_t depth)
+{
+    const size_t words = g->width * nyb_gemm_depth(g, depth);
+    return words % (2 * NYB_GEMM_APART) ? words : words + NYB_GEMM_APART;
+}
+
+// Words that a packed operand takes. No overflow for operands that are in memory.
 static inline size_t nyb_gemm_packed(const nyb_gemm *g, size_t rows, size_t depth)
 {
-    return nyb_gemm_panels(rows, g->width) * g->width * nyb_gemm_depth(g, depth);
+    return nyb_gemm_panels(rows, g->width) * nyb_gemm_panel(g, depth);
+}
+
+// Words in front of the panel whose first row is `row`.
+static inline size_t nyb_gemm_place(const nyb_gemm *g, size_t row, size_t depth)
+{
+    return row / g->width * nyb_gemm_panel(g, depth);
 }
 
 // Packs panels [first, end) of `from` to their places in `to`, which is aligned to NYB_ALIGN.

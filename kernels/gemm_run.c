@@ -52,10 +52,11 @@ static void gemm_task(void *arg, size_t index, unsigned worker)
     const size_t i0 = index / p->tiles * p->tile, j0 = index % p->tiles * p->tile;
     const size_t i1 = p->c.rows - i0 < p->tile ? p->c.rows : i0 + p->tile;
     const size_t j1 = p->c.cols - j0 < p->tile ? p->c.cols : j0 + p->tile;
-    const size_t words = nyb_gemm_depth(p->g, p->a->depth);
+    const size_t depth = p->a->depth;
     (void) worker;
-    nyb_gemm_tile(p->g, nyb_block(p->c, i0, i1, j0, j1), p->packed_a + i0 * words,
-                  p->packed_b + j0 * words, p->a->depth, p->alpha, p->add);
+    nyb_gemm_tile(p->g, nyb_block(p->c, i0, i1, j0, j1),
+                  p->packed_a + nyb_gemm_place(p->g, i0, depth),
+                  p->packed_b + nyb_gemm_place(p->g, j0, depth), depth, p->alpha, p->add);
 }
 
 size_t nyb_gemm_run_words(const nyb_gemm *g, size_t m, size_t n, size_t depth)
@@ -110,9 +111,10 @@ static void syrk_task(void *arg, size_t index, unsigned worker)
         index -= j + 1;
     const size_t i0 = index * s->tile, i1 = n - i0 < s->tile ? n : i0 + s->tile;
     const size_t j0 = j * s->tile, j1 = n - j0 < s->tile ? n : j0 + s->tile;
-    const size_t depth = s->x->depth, words = nyb_gemm_depth(s->g, depth);
+    const size_t depth = s->x->depth;
     const nyb_mat c = nyb_block(s->c, i0, i1, j0, j1);
-    const uint32_t *const left = s->packed + i0 * words, *const right = s->packed + j0 * words;
+    const uint32_t *const left = s->packed + nyb_gemm_place(s->g, i0, depth);
+    const uint32_t *const right = s->packed + nyb_gemm_place(s->g, j0, depth);
     if (index == j)
         nyb_gemm_tile_upper(s->g, c, left, right, depth, 1.0f, true);
     else

@@ -107,6 +107,6 @@ void nyb_weight_pack(const nyb_gemm *g, uint32_t *to, const nyb_weight_rows *row
         const size_t row0 = first * width;
         const size_t count = last * width < rows->count ? last * width - row0 : rows->count - row0;
         const nyb_operand from = open_rows(w, rows->first + row0, count, panel);
-        nyb_gemm_pack(g, to + row0 * nyb_gemm_depth(g, w->cols), &from, 0, last - first);
+        nyb_gemm_pack(g, to + nyb_gemm_place(g, row0, w->cols), &from, 0, last - first);
     }
 }

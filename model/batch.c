@@ -121,7 +121,7 @@ static size_t lay_out(nyb_batch *b, const nyb_model *model, const shape *s, void
     lay_out_extras(b, c, s, &pieces);
     b->scratch = carve_mat(&pieces, s->workers, scratch, (scratch / 16 | 1) * 16 + 16);
     b->gemm = g;
-    b->packed_stride = wide ? tile * nyb_gemm_depth(g, work) : 0;
+    b->packed_stride = wide ? nyb_gemm_packed(g, tile, work) + tile / g->width * NYB_GEMM_APART : 0;
     b->packed_weights = carve(&pieces, wide ? nyb_packed_words(g, model) : 0, sizeof(uint32_t));
     b->packed_in = carve(&pieces, s->workers, b->packed_stride * sizeof(uint32_t));
     const size_t panel = NYB_WEIGHT_PANEL * largest(width, cols);

@@ -300,7 +300,7 @@ static void multiply_packed(const stage_run *r, nyb_mat out, const tile_input *i
     if (is_whole(r, i)) {
         nyb_rounded_multiply(r->batch->rounding, in->worker, out, &product);
     } else {
-        const uint32_t *const w = r->packed[i] + c0 * nyb_gemm_depth(g, r->stage.width);
+        const uint32_t *const w = r->packed[i] + nyb_gemm_place(g, c0, r->stage.width);
         const uint32_t *const rows =
             rounded ? nyb_rounded_pack(r->batch->rounding, in->worker, g, &product) : in->packed;
         nyb_gemm_tile(g, out, rows, w, r->stage.width, 1.0f, keep);
