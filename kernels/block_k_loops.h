@@ -84,6 +84,25 @@ static inline void put_quarters(unsigned char *at, const int *q)
                 (unsigned char) ((q[64 * k + l] & 15) | (q[64 * k + 32 + l] & 15) << 4);
 }
 
+// The codes of a whole block, in [0, 2^bits), put behind its scales or before them.
+static inline void lay_q5_k(unsigned char *at, const int *q)
+{
+    memset(at + 16, 0, 32);
+    for (size_t j = 0; j < 8; j++)
+        for (size_t l = 0; l < 32; l++)
+            at[16 + l] = (unsigned char) (at[16 + l] | (q[32 * j + l] >> 4) << j);
+    put_quarters(at + 48, q);
+}
+
+static inline void lay_q3_k(unsigned char *at, const int *q)
+{
+    memset(at, 0, 32);
+    for (size_t j = 0; j < 8; j++)
+        for (size_t l = 0; l < 32; l++)
+            at[l] = (unsigned char) (at[l] | (q[32 * j + l] >> 2) << j);
+    put_pairs(at + 32, q);
+}
+
 // d scale q - dmin min, for eight parts of 32 values.
 static inline void spread_k(float *out, const int *q, const unsigned char *head)
 {
@@ -107,15 +126,20 @@ static void get_q4_k(float *out, const void *blocks, size_t count)
     }
 }
 
+static inline void codes_q5_k(int *q, const unsigned char *at)
+{
+    get_quarters(q, at + 48);
+    for (size_t j = 0; j < 8; j++)
+        for (size_t l = 0; l < 32; l++)
+            q[32 * j + l] |= (at[16 + l] >> j & 1) << 4;
+}
+
 static void get_q5_k(float *out, const void *blocks, size_t count)
 {
     const unsigned char *at = blocks;
     for (; count > 0; count--, at += 176, out += K_VALUES) {
         int q[K_VALUES];
-        get_quarters(q, at + 48);
-        for (size_t j = 0; j < 8; j++)
-            for (size_t l = 0; l < 32; l++)
-                q[32 * j + l] |= (at[16 + l] >> j & 1) << 4;
+        codes_q5_k(q, at);
         spread_k(out, q, at);
     }
 }
@@ -135,16 +159,21 @@ static void get_q2_k(float *out, const void *blocks, size_t count)
     }
 }
 
+static inline void codes_q3_k(int *q, const unsigned char *at)
+{
+    get_pairs(q, at + 32);
+    for (size_t j = 0; j < 8; j++)
+        for (size_t l = 0; l < 32; l++)
+            q[32 * j + l] -= at[l] >> j & 1 ? 0 : 4;
+}
+
 static void get_q3_k(float *out, const void *blocks, size_t count)
 {
     const unsigned char *at = blocks;
     for (; count > 0; count--, at += 110, out += K_VALUES) {
         const float d = half_at(at + 108);
         int q[K_VALUES];
-        get_pairs(q, at + 32);
-        for (size_t j = 0; j < 8; j++)
-            for (size_t l = 0; l < 32; l++)
-                q[32 * j + l] -= at[l] >> j & 1 ? 0 : 4;
+        codes_q3_k(q, at);
         for (size_t j = 0; j < 16; j++) {
             const float step = d * (float) get_scale_q3(at + 96, j);
             for (size_t l = 0; l < 16; l++)

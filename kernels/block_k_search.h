@@ -205,11 +205,7 @@ static void put_q5_k(void *blocks, const float *x, size_t count)
     for (; count > 0; count--, at += 176, x += K_VALUES) {
         int q[K_VALUES];
         round_eight(at, q, x, &rule);
-        memset(at + 16, 0, 32);
-        for (size_t j = 0; j < 8; j++)
-            for (size_t l = 0; l < 32; l++)
-                at[16 + l] = (unsigned char) (at[16 + l] | (q[32 * j + l] >> 4) << j);
-        put_quarters(at + 48, q);
+        lay_q5_k(at, q);
         refuse_huge(at, x);
     }
 }
@@ -253,11 +249,11 @@ static void put_q2_k(void *blocks, const float *x, size_t count)
 
 // ---- A scale alone: x = scale q, q in [-top, top) ---------------------------------------------
 
-// The first of the 16 values with the largest magnitude; 0 for a part of nothing.
-static inline float part_extreme(const float *x)
+// The first of n values with the largest magnitude; 0 for a part of nothing.
+static inline float part_extreme(const float *x, size_t n)
 {
     float largest = 0.0f, value = 0.0f;
-    for (size_t i = 0; i < 16; i++) {
+    for (size_t i = 0; i < n; i++) {
         const float a = fabsf(x[i]);
         value = a > largest ? x[i] : value;
         largest = a > largest ? a : largest;
@@ -265,37 +261,51 @@ static inline float part_extreme(const float *x)
     return largest < part_of_nothing ? 0.0f : value;
 }
 
-// Codes at this inverse scale, with the sums of x^2 x q and x^2 q^2.
-static inline void even_codes(const float *x, int *q, int top, float inverse, float *xl, float *ll)
+// Values to be rounded, and how much the square of each one's error counts.
+typedef struct weighed {
+    const float *x, *weights;
+    size_t count; // at most PART_MOST
+} weighed;
+
+// Weights of plain rounding: the squares of 16 values.
+static inline weighed squared(const float *x, float *weights)
+{
+    for (size_t i = 0; i < 16; i++)
+        weights[i] = x[i] * x[i];
+    return (weighed){x, weights, 16};
+}
+
+// Codes at this inverse scale, with the sums of w x q and w q^2.
+static inline void even_codes(weighed v, int *q, int top, float inverse, float *xl, float *ll)
 {
     *xl = *ll = 0.0f;
-    for (size_t i = 0; i < 16; i++)
-        q[i] = nearest(inverse * x[i], -top, top - 1);
-    for (size_t i = 0; i < 16; i++) {
-        const float w = x[i] * x[i], l = (float) q[i];
-        *xl += w * x[i] * l;
+    for (size_t i = 0; i < v.count; i++)
+        q[i] = nearest(inverse * v.x[i], -top, top - 1);
+    for (size_t i = 0; i < v.count; i++) {
+        const float w = v.weights[i], l = (float) q[i];
+        *xl += w * v.x[i] * l;
         *ll += w * l * l;
     }
 }
 
-// Q6_K: tries ranges around the largest value.
-static float search_even(const float *x, int *q, int top)
+// Tries ranges around the largest value.
+static float search_even(weighed v, int *q, int top)
 {
-    const float value = part_extreme(x);
+    const float value = part_extreme(v.x, v.count);
     if (value == 0.0f) {
-        memset(q, 0, 16 * sizeof(*q));
+        memset(q, 0, v.count * sizeof(*q));
         return 0.0f;
     }
     float xl, ll;
-    even_codes(x, q, top, -(float) top / value, &xl, &ll);
+    even_codes(v, q, top, -(float) top / value, &xl, &ll);
     float scale = ll != 0.0f ? xl / ll : 0.0f, best = scale * xl;
     for (int step = -9; step <= 9; step++) {
-        int trial[16];
+        int trial[PART_MOST];
         if (step == 0)
             continue;
-        even_codes(x, trial, top, -((float) top + 0.1f * (float) step) / value, &xl, &ll);
+        even_codes(v, trial, top, -((float) top + 0.1f * (float) step) / value, &xl, &ll);
         if (ll > 0.0f && xl * xl > best * ll) {
-            memcpy(q, trial, sizeof(trial));
+            memcpy(q, trial, v.count * sizeof(*q));
             scale = xl / ll;
             best = scale * xl;
         }
@@ -306,13 +316,14 @@ static float search_even(const float *x, int *q, int top)
 // Q3_K: moves one code after the other while that lowers the error of the best scale.
 static float search_moves(const float *x, int *q, int top)
 {
-    const float value = part_extreme(x);
+    const float value = part_extreme(x, 16);
+    float weights[16];
     if (value == 0.0f) {
         memset(q, 0, 16 * sizeof(*q));
         return 0.0f;
     }
     float xl, ll;
-    even_codes(x, q, top, -(float) top / value, &xl, &ll);
+    even_codes(squared(x, weights), q, top, -(float) top / value, &xl, &ll);
     bool moved = true;
     for (int round = 0; round < 5 && moved; round++) {
         moved = false;
@@ -375,12 +386,33 @@ static void put_q3_k(void *blocks, const float *x, size_t count)
             settle_even(x + 16 * j, q + 16 * j, d * (float) get_scale_q3(at + 96, j), 4);
         for (size_t i = 0; i < K_VALUES; i++)
             q[i] += 4;
-        for (size_t j = 0; j < 8; j++)
-            for (size_t l = 0; l < 32; l++)
-                at[l] = (unsigned char) (at[l] | (q[32 * j + l] >> 2) << j);
-        put_pairs(at + 32, q);
+        lay_q3_k(at, q);
         refuse_huge(at + 108, x);
     }
+}
+
+// Q6_K from the best scale of each part.
+static inline void finish_q6_k(unsigned char *at, const float *x, const float *scales, int *q)
+{
+    const float top = top_of(scales);
+    int8_t stored[16];
+    if (fabsf(top) < part_of_nothing) {
+        memset(at, 0, 210);
+        refuse_huge(at + 208, x);
+        return;
+    }
+    const float inverse = -128.0f / top;
+    for (size_t j = 0; j < 16; j++)
+        stored[j] = (int8_t) nearest(inverse * scales[j], -128, 127);
+    put_half(at + 208, 1.0f / inverse);
+    const float d = half_at(at + 208);
+    for (size_t j = 0; j < 16; j++)
+        settle_even(x + 16 * j, q + 16 * j, d * (float) stored[j], 32);
+    for (size_t i = 0; i < K_VALUES; i++)
+        q[i] += 32;
+    memcpy(at + 192, stored, sizeof(stored));
+    put_sixes(at, at + 128, q);
+    refuse_huge(at + 208, x);
 }
 
 static void put_q6_k(void *blocks, const float *x, size_t count)
@@ -388,28 +420,10 @@ static void put_q6_k(void *blocks, const float *x, size_t count)
     unsigned char *at = blocks;
     for (; count > 0; count--, at += 210, x += K_VALUES) {
         int q[K_VALUES];
-        float scales[16];
-        int8_t stored[16];
+        float scales[16], weights[16];
         for (size_t j = 0; j < 16; j++)
-            scales[j] = search_even(x + 16 * j, q + 16 * j, 32);
-        const float top = top_of(scales);
-        if (fabsf(top) < part_of_nothing) {
-            memset(at, 0, 210);
-            refuse_huge(at + 208, x);
-            continue;
-        }
-        const float inverse = -128.0f / top;
-        for (size_t j = 0; j < 16; j++)
-            stored[j] = (int8_t) nearest(inverse * scales[j], -128, 127);
-        put_half(at + 208, 1.0f / inverse);
-        const float d = half_at(at + 208);
-        for (size_t j = 0; j < 16; j++)
-            settle_even(x + 16 * j, q + 16 * j, d * (float) stored[j], 32);
-        for (size_t i = 0; i < K_VALUES; i++)
-            q[i] += 32;
-        memcpy(at + 192, stored, sizeof(stored));
-        put_sixes(at, at + 128, q);
-        refuse_huge(at + 208, x);
+            scales[j] = search_even(squared(x + 16 * j, weights), q + 16 * j, 32);
+        finish_q6_k(at, x, scales, q);
     }
 }
 

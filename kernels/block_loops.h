@@ -43,6 +43,12 @@ static inline void get_fifth(int *q, const unsigned char *at)
         q[j] |= (int) (bits >> j & 1) << 4;
 }
 
+static inline void codes_q5(int *q, const unsigned char *nibbles, const unsigned char *fifth)
+{
+    get_nibbles(q, nibbles);
+    get_fifth(q, fifth);
+}
+
 static void get_q4_0(float *out, const void *blocks, size_t count)
 {
     const unsigned char *at = blocks;
@@ -73,8 +79,7 @@ static void get_q5_0(float *out, const void *blocks, size_t count)
     for (; count > 0; count--, at += 22, out += VALUES) {
         const float d = half_at(at);
         int q[VALUES];
-        get_nibbles(q, at + 6);
-        get_fifth(q, at + 2);
+        codes_q5(q, at + 6, at + 2);
         for (size_t j = 0; j < VALUES; j++)
             out[j] = d * (float) (q[j] - 16);
     }
@@ -86,8 +91,7 @@ static void get_q5_1(float *out, const void *blocks, size_t count)
     for (; count > 0; count--, at += 24, out += VALUES) {
         const float d = half_at(at), m = half_at(at + 2);
         int q[VALUES];
-        get_nibbles(q, at + 8);
-        get_fifth(q, at + 4);
+        codes_q5(q, at + 8, at + 4);
         for (size_t j = 0; j < VALUES; j++)
             out[j] = d * (float) q[j] + m;
     }

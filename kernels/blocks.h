@@ -20,7 +20,25 @@ typedef struct nyb_block_codec {
     // The values of count blocks, all finite, into blocks. NULL: the type is only read. Values so
     // large that a scale exceeds f16 leave an infinite scale behind.
     void (*quantize)(void *blocks, const float *x, size_t count);
+
+    // The same with the square of each value's error weighed by its importance, which is finite
+    // and not negative: a row of count blocks, as ggml rounds with an importance matrix.
+    void (*quantize_weighted)(void *blocks, const float *x, const float *importance, size_t count);
+
+    // One block apart: value i is steps[p] (codes[i] - zero) - mins[p] with p = i / part, computed
+    // in f32. The types without minima leave mins alone. NULL: the type is only read.
+    void (*split)(uint8_t *codes, float *steps, float *mins, const void *block);
+
+    // The opposite. False: no block has these steps and minima.
+    bool (*join)(void *block, const uint8_t *codes, const float *steps, const float *mins);
+
+    size_t part;   // values that share a step
+    unsigned bits; // of a code
+    uint8_t zero;
+    bool minima;
 } nyb_block_codec;
+
+enum { NYB_BLOCK_PARTS = 16, NYB_BLOCK_VALUES = 256 }; // at most, of one block
 
 // The codec of a block type for a CPU with these features (core/cpu.h). NULL for other types.
 const nyb_block_codec *nyb_block_codec_for(nyb_dtype dtype, unsigned cpu);

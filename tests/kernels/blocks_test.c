@@ -39,7 +39,7 @@ static void fill(float *x, uint64_t *seed)
 static void levels_give_the_same_bits(void **state)
 {
     (void) state;
-    static float x[VALUES], want[VALUES + GUARD], got[VALUES + GUARD];
+    static float x[VALUES], weights[VALUES], want[VALUES + GUARD], got[VALUES + GUARD];
     static unsigned char a[MOST_BYTES], b[MOST_BYTES];
     size_t compared = 0;
     for (size_t l = 1; l < LEVELS; l++) {
@@ -55,7 +55,12 @@ static void levels_give_the_same_bits(void **state)
             memset(b, 0xa5, sizeof(b));
             for (size_t i = 0; !ref->quantize && i < count * size.bytes; i++)
                 a[i] = b[i] = (unsigned char) (i * 37 % 111);
+            for (size_t i = 0; i < VALUES; i++)
+                weights[i] = i % 7 ? fabsf(test_uniform(&seed)) : 0.0f;
             if (ref->quantize) {
+                ref->quantize_weighted(a, x, weights, count);
+                fast->quantize_weighted(b, x, weights, count);
+                assert_memory_equal(a, b, sizeof(a));
                 ref->quantize(a, x, count);
                 fast->quantize(b, x, count);
             }
@@ -102,6 +107,75 @@ static void grids_are_fixed_points(void **state)
     }
 }
 
+// Blocks taken apart and put together stand for the same values, and so do their parts.
+static void parts_are_the_block(void **state)
+{
+    (void) state;
+    static float x[VALUES], want[VALUES], got[VALUES];
+    static unsigned char a[MOST_BYTES], b[MOST_BYTES];
+    uint64_t seed = 17;
+    size_t seen = 0;
+    for (int t = NYB_DTYPE_COUNT; t < NYB_DTYPE_END; t++) {
+        const nyb_block_codec *const c = nyb_block_codec_get((nyb_dtype) t);
+        const nyb_block_size size = nyb_dtype_block((nyb_dtype) t);
+        if (!c->split)
+            continue;
+        fill(x, &seed);
+        c->quantize(a, x, VALUES / size.values);
+        c->dequantize(want, a, VALUES / size.values);
+        for (size_t i = 0; i < VALUES / size.values; i++) {
+            uint8_t codes[NYB_BLOCK_VALUES];
+            float steps[NYB_BLOCK_PARTS], mins[NYB_BLOCK_PARTS] = {0};
+            c->split(codes, steps, mins, a + i * size.bytes);
+            for (size_t k = 0; k < size.values; k++) {
+                const float value =
+                    steps[k / c->part] * (float) (codes[k] - c->zero) - mins[k / c->part];
+                assert_true(codes[k] < 1u << c->bits && value == want[i * size.values + k]);
+            }
+            assert_true(c->join(b + i * size.bytes, codes, steps, mins));
+            if (c->bits < 8)
+                steps[0] = 0.123456789f; // no product of an f16 and a small number
+            assert_true(c->bits == 8 || !c->join(b + (i + 1) * size.bytes, codes, steps, mins));
+        }
+        c->dequantize(got, b, VALUES / size.values);
+        for (size_t i = 0; i < VALUES; i++)
+            assert_true(got[i] == want[i]);
+        seen++;
+    }
+    assert_int_equal(seen, 10);
+}
+
+// With the weights of plain rounding equal for all values the weighted error is no larger.
+static void weights_lower_the_weighted_error(void **state)
+{
+    (void) state;
+    static float x[VALUES], weights[VALUES], plain[VALUES], best[VALUES];
+    static unsigned char a[MOST_BYTES];
+    uint64_t seed = 23;
+    for (int t = NYB_DTYPE_COUNT; t < NYB_DTYPE_END; t++) {
+        const nyb_block_codec *const c = nyb_block_codec_get((nyb_dtype) t);
+        const size_t count = VALUES / nyb_dtype_block((nyb_dtype) t).values;
+        double errors[2] = {0};
+        if (!c->quantize || t == NYB_Q8_0)
+            continue;
+        for (size_t i = 0; i < VALUES; i++) {
+            x[i] = test_uniform(&seed) + test_uniform(&seed);
+            weights[i] = expf(4.0f * test_uniform(&seed));
+        }
+        c->quantize(a, x, count);
+        c->dequantize(plain, a, count);
+        c->quantize_weighted(a, x, weights, count);
+        c->dequantize(best, a, count);
+        for (size_t i = 0; i < VALUES; i++) {
+            errors[0] += (double) (weights[i] * (plain[i] - x[i]) * (plain[i] - x[i]));
+            errors[1] += (double) (weights[i] * (best[i] - x[i]) * (best[i] - x[i]));
+        }
+        print_message("%s: %.4g plain, %.4g weighted\n", nyb_dtype_name((nyb_dtype) t), errors[0],
+                      errors[1]);
+        assert_true(errors[1] < errors[0]);
+    }
+}
+
 static void huge_values_are_noticed(void **state)
 {
     (void) state;
@@ -137,6 +211,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(levels_give_the_same_bits),
         cmocka_unit_test(grids_are_fixed_points),
+        cmocka_unit_test(parts_are_the_block),
+        cmocka_unit_test(weights_lower_the_weighted_error),
         cmocka_unit_test(huge_values_are_noticed),
         cmocka_unit_test(block_sizes_are_told),
     };
