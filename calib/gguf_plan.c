@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "calib/gguf_blocks.h"
 #include "core/dtype.h"
 #include "core/file.h"
 #include "formats/safetensors.h"
@@ -39,24 +40,6 @@ static uint32_t file_type_of(nyb_dtype dtype)
     return found;
 }
 
-// The type for rows of this length: as llama-quantize falls back, but that rows of 32 for Q2_K and
-// Q3_K become Q4_0.
-static nyb_dtype fitting(nyb_dtype wanted, size_t cols)
-{
-    if (cols % nyb_dtype_block(wanted).values == 0)
-        return wanted;
-    nyb_dtype next = NYB_F16;
-    if (cols % 32 == 0 && (wanted == NYB_Q2_K || wanted == NYB_Q3_K))
-        next = NYB_Q4_0;
-    if (cols % 32 == 0 && wanted == NYB_Q4_K)
-        next = NYB_Q5_0;
-    if (cols % 32 == 0 && wanted == NYB_Q5_K)
-        next = NYB_Q5_1;
-    if (cols % 32 == 0 && wanted == NYB_Q6_K)
-        next = NYB_Q8_0;
-    return next;
-}
-
 static bool ends_with(const char *text, const char *end)
 {
     const size_t n = strlen(text), m = strlen(end);
@@ -90,7 +73,7 @@ static nyb_status settle(nyb_gguf_plan *p, nyb_gguf_item *item, nyb_err *err)
     for (unsigned i = 0; i + 1 < item->rank; i++)
         item->rows *= item->shape[i]; // the source's size was checked
     item->asked = wanted_type(p, item);
-    item->dtype = fitting(item->asked, item->cols);
+    item->dtype = nyb_gguf_fitting(item->asked, item->cols);
     const nyb_block_size block = nyb_dtype_block(item->dtype);
     item->row_bytes = item->cols / block.values * block.bytes;
 

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "calib/gguf_plan.h"
+#include "core/dtype.h"
 #include "core/file.h"
 
 static const char prefix[] = "gguf:";
@@ -43,6 +44,25 @@ static nyb_status fit_settings(nyb_settings *s, unsigned given, nyb_dtype dtype,
     return NYB_OK;
 }
 
+// Types whose grids are not those of integer codes and scales alone.
+static nyb_status fit_block_settings(nyb_settings *s, unsigned given, nyb_dtype dtype, nyb_err *err)
+{
+    const unsigned own = NYB_SETTING_BITS | NYB_SETTING_GROUP_SIZE | NYB_SETTING_SYMMETRIC |
+                         NYB_SETTING_SCALE_SEARCH | NYB_SETTING_REFINE;
+    if (given & own)
+        return nyb_fail(err, NYB_E_ARG,
+                        "%s has bits, groups and a search of its own: leave out --weight-bits, "
+                        "--group-size, --asymmetric, --symmetric, --scale-search and --refine",
+                        nyb_dtype_name(dtype));
+    if ((given & NYB_SETTING_ORDER) && s->order == NYB_ORDER_FULL && !s->static_groups)
+        return nyb_fail(err, NYB_E_ARG,
+                        "%s has no room for --activation-order full; add --static-groups",
+                        nyb_dtype_name(dtype));
+    s->block = dtype;
+    s->group_size = 0; // the type's own takes its place when the layer is known
+    return NYB_OK;
+}
+
 nyb_status nyb_gguf_solve_params(nyb_quantize_params *out, const nyb_quantize_params *params,
                                  nyb_err *err)
 {
@@ -50,14 +70,16 @@ nyb_status nyb_gguf_solve_params(nyb_quantize_params *out, const nyb_quantize_pa
     const nyb_status status = find_type(&dtype, params, err);
     if (status != NYB_OK)
         return status;
-    if (dtype != NYB_Q4_0 && dtype != NYB_Q8_0)
-        return nyb_fail(err, NYB_E_UNSUPPORTED,
-                        "gptq solves on the grids of Q4_0 and Q8_0, not of %s; use --method rtn",
+    if (!nyb_dtype_is_block(dtype))
+        return nyb_fail(err, NYB_E_ARG, "%s is no grid to solve on; use --method rtn",
                         nyb_dtype_name(dtype));
+    const bool plain = dtype == NYB_Q4_0 || dtype == NYB_Q8_0;
     *out = *params;
     out->out = NULL;
-    out->format = "gptq_v2"; // scales in f16, as blocks have them
+    out->format = plain ? "gptq_v2" : "nybble-blocks"; // the one has scales in f16, as blocks do
     out->given |= NYB_SETTING_BITS | NYB_SETTING_SYMMETRIC | NYB_SETTING_GROUP_SIZE;
+    if (!plain)
+        return fit_block_settings(&out->settings, params->given, dtype, err);
     return fit_settings(&out->settings, params->given, dtype, err);
 }
 

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "calib/gguf_blocks.h"
 #include "core/cpu.h"
 #include "core/dtype.h"
 
@@ -75,8 +76,10 @@ static size_t scale_rows_of(const nyb_settings *s)
 static nyb_status settle_layer(nyb_job *job, nyb_job_layer *layer, nyb_err *err)
 {
     const nyb_linear *const l = layer->linear;
-    const nyb_status status = nyb_recipe_of(&job->recipe, l->module, &layer->settings, err);
     const nyb_settings *const s = &layer->settings;
+    nyb_status status = nyb_recipe_of(&job->recipe, l->module, &layer->settings, err);
+    if (status == NYB_OK && s->block != NYB_F32 && !s->skip)
+        status = nyb_gguf_settle(&layer->settings, &job->params->settings, l->cols, l->module, err);
     layer->form = !s->skip ? NYB_FORM_CODES : l->quantized ? NYB_FORM_FLOATS : NYB_FORM_COPY;
     if (status != NYB_OK || s->skip)
         return status;
@@ -90,6 +93,7 @@ static nyb_status settle_layer(nyb_job *job, nyb_job_layer *layer, nyb_err *err)
         .rows = l->rows,
         .cols = l->cols,
         .kind = s->method == NYB_METHOD_FLOAT8 ? s->float8_type : NYB_CODE_INT,
+        .block = s->block,
         .bits = s->bits,
         .group_size = group_size_of(s, l->cols),
         .scale_rows = scale_rows_of(s),
@@ -323,6 +327,7 @@ nyb_solve_params nyb_job_solve(const nyb_job *job, const nyb_job_layer *layer)
     nyb_solve_params params = NYB_SOLVE_DEFAULTS;
     params.method = s->method;
     params.gptq.grid = (nyb_grid_params){
+        .block = s->block,
         .bits = s->bits,
         .group_size = layer->spec.group_size,
         .symmetric = s->symmetric,
@@ -359,6 +364,8 @@ void nyb_job_hash(const nyb_qweight *q, char text[NYB_HASH_TEXT])
     nyb_hash_add(&hash, q->codes, q->rows * q->cols);
     nyb_hash_add(&hash, q->scales, q->rows * q->groups * sizeof(*q->scales));
     nyb_hash_add(&hash, q->zeros, q->rows * q->groups);
+    if (q->mins)
+        nyb_hash_add(&hash, q->mins, q->rows * q->groups * sizeof(*q->mins));
     nyb_hash_add(&hash, q->group_of, q->cols * sizeof(*q->group_of));
     nyb_hash_text(&hash, text);
 }

@@ -284,6 +284,7 @@ static nyb_status merge(nyb_recipe *r, const nyb_quantize_params *params, nyb_er
             return status;
     }
     apply_given(&r->general, params);
+    r->general.block = params->settings.block;
     const nyb_status status = check(&r->general, "settings", err);
     return status == NYB_OK ? check_modules(r->document, r->general, r->path, err) : status;
 }
@@ -356,6 +357,8 @@ json_t *nyb_settings_json(const nyb_settings *s)
         json_object_set_new(out, "range", json_string(nyb_range_name(s->range.kind)));
     if (out && !s->skip && s->range.kind == NYB_RANGE_PERCENTILE && s->range.percentile > 0.0)
         json_object_set_new(out, "percentile", json_real(s->range.percentile));
+    if (out && !s->skip && s->block != NYB_F32)
+        json_object_set_new(out, "type", json_string(nyb_dtype_name(s->block)));
     if (out && !s->skip && s->method == NYB_METHOD_FLOAT8) {
         json_object_set_new(out, "float8_type", json_string(nyb_code_kind_name(s->float8_type)));
         json_object_set_new(out, "float8_scales", json_string(nyb_scales_name(s->float8_scales)));

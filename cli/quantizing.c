@@ -123,8 +123,8 @@ const nyb_option nyb_quantizing_options[] = {
          "vLLM and transformers, with --method float8; "
          "awq (4 bits) by vLLM and AutoAWQ; "
          "gguf:TYPE "
-         "is one file for llama.cpp, by --method rtn as llama-quantize rounds, or for Q4_0 and "
-         "Q8_0 by gptq.",
+         "is one file for llama.cpp, by --method rtn as llama-quantize rounds, or by gptq on the "
+         "type's own grid.",
      .section = "Output"},
     {"imatrix", 0, NYB_OPTION_PATH, INTO(imatrix), .value = "FILE",
      .about = "Also write llama.cpp's importance matrix: sums of squares of every layer's inputs."},

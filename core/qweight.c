@@ -45,8 +45,28 @@ nyb_status nyb_qweight_init(nyb_qweight *out, size_t rows, size_t cols, unsigned
     return NYB_OK;
 }
 
+nyb_status nyb_qweight_init_block(nyb_qweight *out, size_t rows, size_t cols, nyb_dtype block,
+                                  const nyb_qweight *parts, nyb_err *err)
+{
+    // Codes have a byte each whatever their bits.
+    const nyb_status status = nyb_qweight_init(out, rows, cols, 8, parts->group_size, err);
+    if (status != NYB_OK)
+        return status;
+    out->block = block;
+    out->bits = parts->bits;
+    out->symmetric = parts->symmetric;
+    if (parts->symmetric)
+        return NYB_OK;
+    out->mins = nyb_alloc(rows * out->groups, sizeof(float));
+    if (out->mins)
+        return NYB_OK;
+    nyb_qweight_clear(out);
+    return nyb_no_memory(err, "minima", rows, cols);
+}
+
 void nyb_qweight_clear(nyb_qweight *q)
 {
+    nyb_free(q->mins);
     nyb_free(q->codes);
     nyb_free(q->scales);
     nyb_free(q->zeros);
@@ -95,6 +115,9 @@ void nyb_qweight_dequantize(const nyb_qweight *q, size_t row0, nyb_mat out)
             const uint32_t g = q->group_of[j];
             to[j] = scales[g] * (float) ((int) codes[j] - (int) zeros[g]);
         }
+        const float *const mins = q->mins ? q->mins + (row0 + i) * q->groups : NULL;
+        for (size_t j = 0; mins && j < q->cols; j++)
+            to[j] -= mins[q->group_of[j]];
     }
 }
 
@@ -110,6 +133,9 @@ nyb_status nyb_qweight_floats(float **out, const nyb_qweight *q, nyb_err *err)
 
 double nyb_qweight_bits(const nyb_qweight *q)
 {
+    const nyb_block_size block = nyb_dtype_block(q->block);
+    if (q->block != NYB_F32)
+        return 8.0 * (double) block.bytes / (double) block.values;
     const size_t together = q->scale_rows < q->rows ? q->scale_rows : q->rows;
     const double share = together ? (double) together : 1.0;
     const double group_bits =

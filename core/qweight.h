@@ -11,6 +11,12 @@ nyb_dtype nyb_code_dtype(nyb_code_kind kind);
 // The value of every code of a kind that is not NYB_CODE_INT.
 void nyb_code_values(nyb_code_kind kind, float values[256]);
 
+// As nyb_qweight_init() for the grid of a block type, with minima unless it is symmetric. Of
+// `parts`, group_size, bits and symmetric are read.
+NYB_NODISCARD nyb_status nyb_qweight_init_block(nyb_qweight *out, size_t rows, size_t cols,
+                                                nyb_dtype block, const nyb_qweight *parts,
+                                                nyb_err *err);
+
 // All of the dequantised weight, [rows, cols], freed by nyb_free().
 //
 // NYB_E_NOMEM  *out is NULL.

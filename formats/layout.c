@@ -37,7 +37,7 @@ const nyb_layout *nyb_layout_by_name(const char *name)
         if (strcmp(float_layouts[i]->name, name) == 0)
             return float_layouts[i];
     }
-    return NULL;
+    return strcmp(nyb_layout_blocks.name, name) == 0 ? &nyb_layout_blocks : NULL;
 }
 
 nyb_layout_spec nyb_layout_spec_of(const nyb_qweight *q)
@@ -46,6 +46,7 @@ nyb_layout_spec nyb_layout_spec_of(const nyb_qweight *q)
         .rows = q->rows,
         .cols = q->cols,
         .kind = q->kind,
+        .block = q->block,
         .bits = q->bits,
         .group_size = q->groups == 1 && q->group_size == q->cols ? 0 : q->group_size,
         .scale_rows = q->scale_rows > 1 ? q->scale_rows : 0,

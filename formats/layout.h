@@ -16,6 +16,7 @@ enum { NYB_LAYOUT_TENSORS = 6 }; // at most, for one layer
 typedef struct nyb_layout_spec {
     size_t rows, cols;
     nyb_code_kind kind;
+    nyb_dtype block; // ggml's type whose grid it is, NYB_F32: of none
     unsigned bits;
     size_t group_size; // columns, 0: one group per channel
     size_t scale_rows; // rows that share their scales, 0: one, SIZE_MAX: all
@@ -106,6 +107,13 @@ const nyb_layout *nyb_layout_by_name(const char *name);
 // All layouts that hold whole numbers, for tests.
 size_t nyb_layout_count(void);
 const nyb_layout *nyb_layout_at(size_t index);
+
+// ggml's blocks, for folders on their way into a GGUF file. Found by its name, but not in the list.
+extern const nyb_layout nyb_layout_blocks;
+
+// Row `row` of a weight on the grid of a block type as the type's blocks. False: there are none
+// with these scales.
+bool nyb_layout_join_row(void *out, const nyb_qweight *q, size_t row);
 
 // What describes q, for check() and tensors().
 nyb_layout_spec nyb_layout_spec_of(const nyb_qweight *q);

@@ -155,6 +155,7 @@ static const struct {
     {"awq", nyb_rules_of_awq},
     {"fp8", nyb_rules_of_fp8},
     {"compressed-tensors", nyb_rules_of_compressed_tensors},
+    {"nybble-blocks", nyb_rules_of_blocks},
 };
 
 static nyb_status read_config(nyb_quantization *q, const json_t *config, nyb_err *err)

@@ -54,6 +54,9 @@ NYB_NODISCARD nyb_status nyb_rules_of_fp8(nyb_quantization *q, const json_t *con
 NYB_NODISCARD nyb_status nyb_rules_read_block(nyb_layout_spec *spec, const nyb_quantization *q,
                                               const json_t *value, const char *name, nyb_err *err);
 
+NYB_NODISCARD nyb_status nyb_rules_of_blocks(nyb_quantization *q, const json_t *document,
+                                             nyb_err *err);
+
 // Bits that nybble reads, of q's file. `where` says what has them.
 NYB_NODISCARD nyb_status nyb_rules_check_bits(const nyb_quantization *q, size_t bits,
                                               const char *where, nyb_err *err);

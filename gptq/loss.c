@@ -33,9 +33,11 @@ static void subtract(nyb_mat d, const nyb_qweight *q, size_t row0, size_t rows)
         const uint8_t *const codes = q->codes + (row0 + lane) * q->cols;
         const float *const scales = q->scales + (row0 + lane) * q->groups;
         const uint8_t *const zeros = q->zeros + (row0 + lane) * q->groups;
+        const float *const mins = q->mins ? q->mins + (row0 + lane) * q->groups : NULL;
         for (size_t j = 0; j < q->cols; j++) {
             const uint32_t g = q->group_of[j];
-            nyb_row(d, j)[lane] -= scales[g] * (values[codes[j]] - (float) zeros[g]);
+            const float value = scales[g] * (values[codes[j]] - (float) zeros[g]);
+            nyb_row(d, j)[lane] -= mins ? value - mins[g] : value;
         }
     }
 }

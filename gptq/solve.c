@@ -6,6 +6,7 @@
 #include "gptq/params.h"
 #include "gptq/refine.h"
 #include "gptq/tile_solve.h"
+#include "ptq/blocks.h"
 
 typedef struct solve_job {
     nyb_tile_plan plan;
@@ -66,6 +67,7 @@ static nyb_status run(const nyb_context *ctx, const nyb_gptq_factor *factor, nyb
     const size_t tiles = nyb_tile_count(w.rows), threads = nyb_threads(ctx);
     const bool reference = params->grid.reference;
     uint32_t *const group_at = nyb_alloc(w.cols, sizeof(*group_at));
+    const size_t size = nyb_gptq_group(params, w.cols);
     float *const costs = nyb_alloc(w.cols, 2 * sizeof(*costs));
     nyb_grid_params grid = params->grid;
     grid.scale_search |= params->refine > 0;
@@ -75,7 +77,8 @@ static nyb_status run(const nyb_context *ctx, const nyb_gptq_factor *factor, nyb
                               .grid = &grid,
                               .place_costs = reference ? NULL : costs,
                               .column_costs = reference ? NULL : costs + w.cols,
-                              .group_size = out->group_size,
+                              .group_size = size,
+                              .parts = params->grid.block == NYB_F32 ? 1 : size / out->group_size,
                               .group_at = group_at,
                               .out = out}};
     job.scratch_floats = nyb_tile_scratch_floats(&job.plan);
@@ -106,7 +109,9 @@ static double distance(const nyb_gptq_factor *factor, nyb_mat w, const nyb_qweig
         for (size_t j = 0; j < w.cols; j++) {
             const size_t at = i * q->groups + q->group_of[j];
             const int steps = (int) q->codes[i * q->cols + j] - (int) q->zeros[at];
-            const double off = (double) nyb_row(w, i)[j] - (double) (q->scales[at] * (float) steps);
+            const float min = q->mins ? q->mins[at] : 0.0f;
+            const double off =
+                (double) nyb_row(w, i)[j] - (double) (q->scales[at] * (float) steps - min);
             total += factor->dead[j] ? 0.0 : off * off;
         }
     }
@@ -176,6 +181,18 @@ static nyb_status check(const nyb_gptq_factor *factor, nyb_mat w, const nyb_gptq
     return NYB_OK;
 }
 
+static nyb_status init_weight(nyb_qweight *out, nyb_mat w, const nyb_grid_params *grid,
+                              nyb_err *err)
+{
+    if (grid->block != NYB_F32)
+        return nyb_block_weight_init(out, nyb_block_grid(grid->block), w.rows, w.cols, err);
+    const nyb_status status =
+        nyb_qweight_init(out, w.rows, w.cols, grid->bits, grid->group_size, err);
+    out->symmetric = grid->symmetric;
+    out->scale_dtype = grid->scale_dtype;
+    return status;
+}
+
 nyb_status nyb_gptq_solve(const nyb_context *ctx, const nyb_gptq_factor *factor, nyb_mat w,
                           const nyb_gptq_params *params, nyb_qweight *out, nyb_gptq_report *report,
                           nyb_err *err)
@@ -189,12 +206,10 @@ nyb_status nyb_gptq_solve(const nyb_context *ctx, const nyb_gptq_factor *factor,
     nyb_status status = check(factor, w, params, err);
     if (status != NYB_OK)
         return status;
-    status = nyb_qweight_init(out, w.rows, w.cols, params->grid.bits, params->grid.group_size, err);
+    status = init_weight(out, w, &params->grid, err);
     if (status != NYB_OK)
         return status;
 
-    out->symmetric = params->grid.symmetric;
-    out->scale_dtype = params->grid.scale_dtype;
     status = run(ctx, factor, w, params, out, &result.solver_loss, err);
     if (status == NYB_OK)
         status = refine(ctx, factor, w, params, out, &result, err);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/linalg.h"
+#include "gptq/tile_blocks.h"
 
 // Columns whose errors are spread one at a time before a product carries them further: enough
 // for the product to be fast, few enough for the tile's share to stay in the first-level cache.
@@ -40,13 +41,18 @@ static void drop_dead(const nyb_tile_plan *plan, nyb_mat values, const uint32_t 
     }
 }
 
-static bool fit(const nyb_tile_plan *plan, nyb_mat values, const float *costs, size_t group,
-                nyb_grid_lanes *groups, nyb_tile_fault *fault)
+// The grids of one run of columns. `costs` of their errors may be NULL. `columns` says which they
+// are; NULL: they lie in order.
+static bool fit(const nyb_tile_plan *plan, nyb_mat values, const float *costs,
+                const uint32_t *columns, size_t run, nyb_grid_lanes *groups, nyb_tile_fault *fault)
 {
-    const size_t bad = nyb_grid_fit(plan->grid, values, costs, &groups[group]);
+    nyb_grid_lanes *const out = &groups[run * plan->parts];
+    const size_t bad = plan->grid->block == NYB_F32
+                           ? nyb_grid_fit(plan->grid, values, costs, out)
+                           : nyb_tile_fit_block(plan, values, columns, run * plan->group_size, out);
     if (bad == NYB_LANES)
         return true;
-    *fault = (nyb_tile_fault){.kind = NYB_FAULT_SCALE, .row = bad, .place = group};
+    *fault = (nyb_tile_fault){.kind = NYB_FAULT_SCALE, .row = bad, .place = run};
     return false;
 }
 
@@ -55,13 +61,13 @@ static bool fit_static(const nyb_tile_plan *plan, nyb_tile_scratch s, size_t row
                        nyb_tile_fault *fault)
 {
     const size_t cols = plan->w.cols, size = plan->group_size;
-    for (size_t group = 0; group < plan->out->groups; group++) {
+    for (size_t group = 0; group < plan->out->groups / plan->parts; group++) {
         const size_t col0 = group * size, width = cols - col0 < size ? cols - col0 : size;
         const nyb_mat values = nyb_block(s.errors, 0, width, 0, NYB_LANES);
         if (!nyb_tile_load(values, plan->w, row0, col0, NULL, fault))
             return false;
         drop_dead(plan, values, NULL, col0);
-        if (!fit(plan, values, plan->column_costs ? plan->column_costs + col0 : NULL, group,
+        if (!fit(plan, values, plan->column_costs ? plan->column_costs + col0 : NULL, NULL, group,
                  s.groups, fault))
             return false;
     }
@@ -70,15 +76,15 @@ static bool fit_static(const nyb_tile_plan *plan, nyb_tile_scratch s, size_t row
 
 static bool starts_group(const nyb_tile_plan *plan, size_t p)
 {
-    return p == 0 || plan->group_at[p] != plan->group_at[p - 1];
+    return p == 0 || plan->group_at[p] / plan->parts != plan->group_at[p - 1] / plan->parts;
 }
 
-// Where the run of places that share p's group ends.
+// Where the run of places whose scales are chosen with p's ends.
 static size_t group_end(const nyb_tile_plan *plan, size_t p)
 {
-    const uint32_t group = plan->group_at[p];
-    while (p < plan->w.cols && plan->group_at[p] == group)
+    do
         p++;
+    while (p < plan->w.cols && !starts_group(plan, p));
     return p;
 }
 
@@ -90,8 +96,8 @@ static bool fit_groups(const nyb_tile_plan *plan, nyb_tile_scratch s, size_t p0,
         if (!starts_group(plan, p))
             continue;
         const nyb_mat values = nyb_block(s.w, p, group_end(plan, p), 0, NYB_LANES);
-        if (!fit(plan, values, plan->place_costs ? plan->place_costs + p : NULL, plan->group_at[p],
-                 s.groups, fault))
+        if (!fit(plan, values, plan->place_costs ? plan->place_costs + p : NULL,
+                 plan->factor->columns + p, plan->group_at[p] / plan->parts, s.groups, fault))
             return false;
     }
     return true;
@@ -136,9 +142,9 @@ static void round_column(float *restrict w, float *restrict error, const nyb_gri
                          float top, float pivot, double *loss)
 {
     for (size_t lane = 0; lane < NYB_LANES; lane++) {
-        const float scale = grid->scale[lane], zero = grid->zero[lane];
-        const float code = nyb_grid_code(w[lane], scale, zero, top);
-        error[lane] = (w[lane] - scale * (code - zero)) / pivot;
+        const float scale = grid->scale[lane], zero = grid->zero[lane], min = grid->min[lane];
+        const float code = nyb_grid_code(w[lane] + min, scale, zero, top);
+        error[lane] = (w[lane] - (scale * (code - zero) - min)) / pivot;
         w[lane] = code;
     }
     for (size_t lane = 0; lane < NYB_LANES; lane++)
@@ -149,7 +155,7 @@ static void round_column(float *restrict w, float *restrict error, const nyb_gri
 static void solve_strip(const nyb_tile_plan *plan, nyb_tile_scratch s, nyb_mat errors, size_t p0,
                         size_t p1, double *loss)
 {
-    const float top = nyb_grid_top(plan->params->grid.bits);
+    const float top = nyb_grid_top(plan->out->bits);
     for (size_t p = p0; p < p1; p++) {
         const float *const u = nyb_row(plan->factor->u, p);
         float *const error = nyb_row(errors, p - p0);
@@ -206,6 +212,8 @@ static void store(const nyb_tile_plan *plan, nyb_tile_scratch s, size_t row0, si
         for (size_t group = 0; group < q->groups; group++) {
             q->scales[groups + group] = s.groups[group].scale[lane];
             q->zeros[groups + group] = (uint8_t) s.groups[group].zero[lane];
+            if (q->mins)
+                q->mins[groups + group] = s.groups[group].min[lane];
         }
     }
 }
@@ -218,7 +226,7 @@ static bool begin(const nyb_tile_plan *plan, nyb_tile_scratch s, size_t row0, ny
         return false;
     const bool whole_rows = plan->params->grid.reference && plan->out->groups == 1;
     // The reference fits whole rows before it drops dead columns, and groups after.
-    if (whole_rows && !fit(plan, s.w, NULL, 0, s.groups, fault))
+    if (whole_rows && !fit(plan, s.w, NULL, NULL, 0, s.groups, fault))
         return false;
     drop_dead(plan, s.w, columns, 0);
     return whole_rows || !plan->params->static_groups || fit_static(plan, s, row0, fault);

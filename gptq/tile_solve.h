@@ -11,7 +11,8 @@ typedef struct nyb_tile_plan {
     const nyb_gptq_factor *factor;
     const nyb_gptq_params *params;
     const nyb_grid_params *grid; // of the first scales
-    size_t group_size;           // in [1, cols]
+    size_t group_size;           // columns whose scales are chosen together, in [1, cols]
+    size_t parts;                // groups of each such run: 1, but on the grid of a block type
     const uint32_t *group_at;    // [cols] the group of the p-th solved column
     // [cols] what a squared error at each place, and in each column, costs; NULL: all the same.
     const float *place_costs, *column_costs;

@@ -234,9 +234,13 @@ static void fill(nyb_lowbit *m, const nyb_qweight *q, const uint32_t *first, siz
 
 nyb_status nyb_lowbit_init(nyb_lowbit *out, const nyb_qweight *q, nyb_err *err)
 {
+    *out = (nyb_lowbit){0};
+    if (q->block != NYB_F32)
+        return nyb_fail(err, NYB_E_UNSUPPORTED,
+                        "codes on the grid of %s are not multiplied as they are",
+                        nyb_dtype_name(q->block));
     uint32_t *const first = nyb_alloc(q->groups + 1, sizeof(*first));
     size_t *const counts = nyb_alloc(q->groups + 1, sizeof(*counts));
-    *out = (nyb_lowbit){0};
     const nyb_lowbit m = first && counts ? describe(q, first, counts) : (nyb_lowbit){.bits = 4};
     const size_t bytes = first && counts && m.places <= UINT32_MAX ? measure(&m).bytes : SIZE_MAX;
     void *const memory = bytes < SIZE_MAX ? nyb_alloc(bytes, 1) : NULL;

@@ -3,13 +3,24 @@
 #include <assert.h>
 #include <float.h>
 #include <math.h>
+#include <string.h>
 
 #include "core/dtype.h"
+#include "ptq/blocks.h"
 #include "ptq/observer.h"
 
 nyb_status nyb_grid_check(const nyb_grid_params *params, size_t cols, nyb_err *err)
 {
     const unsigned bits = params->bits;
+    const size_t block = nyb_dtype_block(params->block).values;
+    if (params->block != NYB_F32 && !nyb_block_grid(params->block))
+        return nyb_fail(err, NYB_E_ARG, "no weights are rounded to %s",
+                        nyb_dtype_name(params->block));
+    if (params->block != NYB_F32 && cols % block != 0)
+        return nyb_fail(err, NYB_E_ARG, "%zu columns are no whole blocks of %s, which have %zu",
+                        cols, nyb_dtype_name(params->block), block);
+    if (params->block != NYB_F32)
+        return NYB_OK;
     if ((unsigned) params->kind > NYB_GRID_EXTREMES)
         return nyb_fail(err, NYB_E_ARG, "grid kind is %d", (int) params->kind);
     if (bits != 2 && bits != 3 && bits != 4 && bits != 8)
@@ -152,6 +163,7 @@ size_t nyb_grid_fit(const nyb_grid_params *params, nyb_mat values, const float *
     nyb_grid_range range;
     assert(values.cols == NYB_LANES);
 
+    memset(out->min, 0, sizeof(out->min));
     if (params->kind == NYB_GRID_EXTREMES) {
         fit_extremes(params, values, out);
         return first_infinite(out->scale);

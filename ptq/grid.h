@@ -15,6 +15,7 @@ enum { NYB_LANES = 64 };
 typedef struct nyb_grid_lanes {
     float scale[NYB_LANES];
     float zero[NYB_LANES];
+    float min[NYB_LANES]; // taken away from what a code gives
 } nyb_grid_lanes;
 
 // The largest code.

@@ -3,6 +3,7 @@
 #include "core/dtype.h"
 #include "core/memory.h"
 #include "core/threads.h"
+#include "ptq/blocks.h"
 #include "ptq/tile.h"
 
 typedef struct round_job {
@@ -117,6 +118,8 @@ nyb_status nyb_round_nearest(const nyb_context *ctx, nyb_qweight *out, nyb_mat w
     nyb_status status = nyb_grid_check(params, w.cols, err);
     if (status != NYB_OK)
         return status;
+    if (params->block != NYB_F32)
+        return nyb_round_blocks(ctx, out, w, params, err);
     status =
         nyb_qweight_init(out, w.rows, w.cols, params->bits, absmax ? 0 : params->group_size, err);
     if (status != NYB_OK)

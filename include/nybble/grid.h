@@ -29,6 +29,9 @@ typedef enum nyb_grid_kind {
 
 typedef struct nyb_grid_params {
     nyb_grid_kind kind;
+    // NYB_F32: as the rest says. Else ggml's block type whose grid is meant: its bits and groups are
+    // the type's own, and of the rest only scale_dtype is read, for errors.
+    nyb_dtype block;
     unsigned bits;         // 2, 3, 4 or 8
     size_t group_size;     // input columns that share a scale, in [1, cols]; 0: a whole row
     bool symmetric;        // zero point fixed to the middle code

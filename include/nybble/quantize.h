@@ -17,6 +17,7 @@
 typedef struct nyb_settings {
     bool skip; // leave the layer as it is
     nyb_method method;
+    nyb_dtype block;   // a layer of a GGUF file: its type, of which bits and groups follow
     unsigned bits;     // 2, 3, 4, 8
     size_t group_size; // columns that share a scale, 0: the whole row
     bool symmetric;

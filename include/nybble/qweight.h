@@ -4,7 +4,8 @@
 // Element (i, j) of the dequantised weight is
 //     scales[i, g] * (codes[i, j] - zeros[i, g])    with g = group_of[j],
 // computed in f32: the subtraction of two small integers is exact, the product is rounded once.
-// Where codes are 8-bit floats it is scales[i, g] times the float.
+// Where codes are 8-bit floats it is scales[i, g] times the float. On the grid of a ggml block type
+// that has minima, mins[i, g] is then taken away.
 #ifndef NYB_QWEIGHT_H_
 #define NYB_QWEIGHT_H_
 
@@ -24,13 +25,15 @@ typedef struct nyb_qweight {
     size_t group_size;     // columns of a full group, cols when groups is 1
     size_t scale_rows;     // adjacent rows that share their scales, from row 0 on; 0: one,
                            // SIZE_MAX: all
-    unsigned bits;         // 2, 3, 4 or 8; of floats 8
+    nyb_dtype block;       // ggml's block type whose grid this is; NYB_F32: of none
+    unsigned bits;         // 2, 3, 4 or 8; of floats 8; of block types also 5 and 6
     bool symmetric;        // every zero is 2^(bits-1); of floats true
     bool irregular;        // group_of is not j / group_size: the file needs g_idx
     nyb_dtype scale_dtype; // every scale is exactly a value of this type
     uint8_t *codes;        // [rows, cols] in [0, 2^bits); of floats neither NaN nor infinite
-    float *scales;         // [rows, groups] finite, > 0
+    float *scales;         // [rows, groups] finite; > 0 but on the grid of a block type
     uint8_t *zeros;        // [rows, groups] in [0, 2^bits); of floats 0
+    float *mins;           // [rows, groups] finite; NULL: nothing is taken away
     uint32_t *group_of;    // [cols] in [0, groups)
 } nyb_qweight;
 

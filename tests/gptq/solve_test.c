@@ -1,5 +1,7 @@
 #include "tests/gptq/layer.h"
 
+#include "kernels/blocks.h"
+
 // Nothing can be moved between columns that do not meet: GPTQ is plain rounding, bit for bit.
 static void white_inputs_give_plain_rounding(void **state)
 {
@@ -299,9 +301,56 @@ static void bad_parameters_are_refused(void **state)
     nyb_hessian_clear(&f.hessian);
 }
 
+// On the grid of every block type, in every order: no worse than plain rounding, and what comes out
+// are blocks of that type.
+static void block_types_are_solved_on_their_grids(void **state)
+{
+    (void) state;
+    static float row[MAX_COLS], again[MAX_COLS];
+    size_t seen = 0;
+    make(70, 256, 300, 31, true);
+    for (int t = NYB_DTYPE_COUNT; t < NYB_DTYPE_END; t++) {
+        const nyb_block_codec *const codec = nyb_block_codec_get((nyb_dtype) t);
+        const nyb_block_size size = nyb_dtype_block((nyb_dtype) t);
+        for (int order = NYB_ORDER_GROUP; codec->split && order <= NYB_ORDER_FULL; order++) {
+            nyb_gptq_params params = NYB_GPTQ_DEFAULTS;
+            nyb_gptq_report report;
+            nyb_qweight q;
+            unsigned char blocks[1024];
+            params.grid.block = (nyb_dtype) t;
+            params.grid.scale_dtype = NYB_F16;
+            params.order = (nyb_gptq_order) order;
+            params.static_groups = order == NYB_ORDER_FULL;
+            params.refine = 0;
+            assert_int_equal(solve(NULL, &params, &q, &report, NULL), NYB_OK);
+            if (order == NYB_ORDER_GROUP)
+                print_message("%s: loss %.4g, plain rounding %.4g\n", nyb_dtype_name((nyb_dtype) t),
+                              report.loss, report.rtn_loss);
+            assert_true(report.loss < report.rtn_loss);
+            assert_true(report.solver_loss > 0.999 * report.loss); // it has the damping's part
+            for (size_t i = 0; i < q.rows; i++) {
+                nyb_qweight_dequantize(&q, i, nyb_mat_of(row, 1, q.cols));
+                for (size_t k = 0; k < q.cols / size.values; k++) {
+                    const size_t part = i * q.groups + k * size.values / codec->part;
+                    assert_true(codec->join(blocks, q.codes + i * q.cols + k * size.values,
+                                            q.scales + part, q.mins ? q.mins + part : NULL));
+                    codec->dequantize(again, blocks, 1);
+                    for (size_t j = 0; j < size.values; j++)
+                        assert_true(again[j] == row[k * size.values + j]);
+                }
+            }
+            nyb_qweight_clear(&q);
+            seen++;
+        }
+    }
+    nyb_hessian_clear(&f.hessian);
+    assert_int_equal(seen, 30);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(block_types_are_solved_on_their_grids),
         cmocka_unit_test(white_inputs_give_plain_rounding),
         cmocka_unit_test(losses_are_the_quadratic_forms),
         cmocka_unit_test(gptq_beats_plain_rounding),

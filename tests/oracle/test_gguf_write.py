@@ -151,6 +151,53 @@ def test_gptq_is_solved_on_the_files_grid(nybble, stories, data, tmp_path, kind)
     assert np.array_equal(quants.dequantize(down.data, T[kind]).reshape(want.shape), want)
 
 
+@pytest.mark.parametrize("kind", ["Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"])
+def test_gptq_is_solved_on_grids_of_blocks(nybble, tmp_path, monkeypatch, kind):
+    """The file's numbers are the solve's, and its layers give less error than rounded ones."""
+    import families
+
+    monkeypatch.setitem(families.FAMILIES, "llama", ("Llama", "LlamaForCausalLM", [families.sizes(
+        hidden_size=256, intermediate_size=512, num_attention_heads=4, num_hidden_layers=2)]))
+    families.make("llama", 0, tmp_path / "m")
+    (tmp_path / "m" / "tokenizer.json").write_text(json.dumps(TOKENIZER))
+    rng = np.random.default_rng(3)
+    np.save(tmp_path / "c.npy", rng.integers(0, 97, (16, 32)).astype(np.int32))
+    np.save(tmp_path / "i.npy", rng.integers(0, 97, (4, 30)).astype(np.int32))
+    away = {}
+    for method in ("rtn", "gptq"):
+        more = ("--calib", tmp_path / "c.npy", "-n", "16", "-l", "32") if method == "gptq" else ()
+        write(nybble, tmp_path / "m", tmp_path / f"{method}.gguf", kind, *more, method=method)
+        got = []
+        for model in (tmp_path / "m", tmp_path / f"{method}.gguf"):
+            nybble("logits", model, "--tokens", tmp_path / "i.npy", "-o", tmp_path / "l.npy")
+            got.append(np.load(tmp_path / "l.npy"))
+        away[method] = float(np.sqrt(np.mean((got[0] - got[1])**2)))
+    report = json.loads((tmp_path / "gptq.gguf.report.json").read_text())
+    totals = report["solve"]["totals"]
+    print(f"{kind}: loss {totals['loss']:.4g}, rounded {totals['rtn_loss']:.4g}; logits off by "
+          f"{away['gptq']:.4g}, rounded by {away['rtn']:.4g}")
+    assert report["fallbacks"] == [] and totals["loss"] < totals["rtn_loss"]
+    assert away["gptq"] < away["rtn"]
+    tensors = [t for t in gguf.GGUFReader(tmp_path / "gptq.gguf").tensors
+               if t.name.startswith("blk.") and len(t.shape) == 2]
+    assert len(tensors) == 14 and {t.tensor_type for t in tensors} == {T[kind]}
+    assert all(np.all(np.isfinite(quants.dequantize(t.data, T[kind]))) for t in tensors)
+
+
+def test_rows_without_blocks_are_left_out_of_the_solve(nybble, stories, data, tmp_path):
+    """stories260k has rows of 172, which no type of blocks fits, and of 64, which are no K block."""
+    text = data / "text" / "tinystories-sample.txt"
+    write(nybble, stories, tmp_path / "g.gguf", "Q4_K", "--calib", text, "-n", "4", "-l", "64",
+          method="gptq")
+    kinds = {t.name: t.tensor_type for t in gguf.GGUFReader(tmp_path / "g.gguf").tensors}
+    assert kinds["blk.0.attn_q.weight"] == T.Q5_0 and kinds["blk.0.ffn_down.weight"] == T.F16
+    report = json.loads((tmp_path / "g.gguf.report.json").read_text())
+    totals = report["solve"]["totals"]
+    print(f"loss {totals['loss']:.4g}, plain rounding {totals['rtn_loss']:.4g}")
+    assert 0 < totals["loss"] < totals["rtn_loss"]
+    assert "blk.0.ffn_down.weight" in {f["tensor"] for f in report["fallbacks"]}
+
+
 def test_contradictions_are_refused(nybble, stories, tmp_path):
     def line(*args):
         done = nybble("quantize", stories, "-o", tmp_path / "x.gguf", *args, ok=False)
@@ -158,7 +205,9 @@ def test_contradictions_are_refused(nybble, stories, tmp_path):
         assert not list(tmp_path.iterdir())
         return done.stderr
 
-    assert "solves on the grids of" in line("-f", "gguf:Q4_K")
+    assert "no grid to solve on" in line("-f", "gguf:BF16")
+    assert "leave out --weight-bits" in line("-f", "gguf:Q4_K", "-b", "4")
+    assert "--static-groups" in line("-f", "gguf:Q4_1", "--activation-order", "full")
     assert "leave out --weight-bits" in line("-f", "gguf:Q4_0", "-b", "3")
     assert "leave out --asymmetric" in line("-f", "gguf:Q8_0", "--asymmetric")
     assert "multiple of 32" in line("-f", "gguf:Q4_0", "-g", "16")
