@@ -523,8 +523,9 @@ nyb_walk_bytes nyb_walk_memory(const nyb_context *ctx, const nyb_job *job)
     bytes.other += NYB_UNIT_TOKENS * width * sizeof(float) + s->count * s->length * 5;
     if (!job->calibrated)
         return bytes;
-    bytes.hessians =
-        2 * width * width * sizeof(float) + nyb_hessian_scratch(ctx, width, NYB_UNIT_TOKENS);
+    bytes.hessians = 2 * width * width * sizeof(float) +
+                     nyb_hessian_scratch(ctx, width, NYB_UNIT_TOKENS) +
+                     nyb_hessian_loss_bytes(ctx, width);
     const size_t fixed = bytes.weights + bytes.hessians + bytes.other;
     const size_t ceiling = ctx ? ctx->memory_bytes : 0;
     const size_t room = ceiling > fixed ? ceiling - fixed : ceiling > 0 ? 1 : 0;

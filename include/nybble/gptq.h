@@ -53,12 +53,16 @@ NYB_API size_t nyb_hessian_scratch(const nyb_context *ctx, size_t n, size_t toke
 //   w  [rows, n]
 //   q  what w became; NULL for D = w
 //
-// NYB_E_SHAPE  the three do not fit each other.
-// NYB_E_NOMEM  no room for scratch (about 4 MiB a thread for n = 8192).
+// NYB_E_SHAPE    the three do not fit each other.
+// NYB_E_NUMERIC  a weight is NaN or infinite, or the sum is; err names the place.
+// NYB_E_NOMEM    no room for nyb_hessian_loss_bytes() bytes.
 // On an error *loss is left alone.
 NYB_API NYB_NODISCARD nyb_status nyb_hessian_loss(const nyb_context *ctx,
                                                   const nyb_hessian *hessian, nyb_mat w,
                                                   const nyb_qweight *q, double *loss, nyb_err *err);
+
+// Bytes that nyb_hessian_loss() allocates: about half a Hessian, and some rows for each thread.
+NYB_API size_t nyb_hessian_loss_bytes(const nyb_context *ctx, size_t n);
 
 typedef enum nyb_gptq_order {
     // Columns by falling diag(H) inside each group, groups by their falling sum of diag(H):
