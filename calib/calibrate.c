@@ -12,7 +12,7 @@
 static double range_of(const nyb_observer *o, nyb_range kind, double percentile)
 {
     const nyb_range_params params = {.kind = kind, .percentile = percentile};
-    return (double) nyb_observer_range(o, &params, (nyb_rounding){.top = 127.0f});
+    return (double) nyb_observer_range(o, &params, (nyb_rounding_to){.top = 127.0f});
 }
 
 static json_t *describe_layer(const nyb_observer *o, size_t width, double percentile)

@@ -3,8 +3,10 @@
 #include <string.h>
 
 #include "calib/gguf_blocks.h"
+#include "calib/observe.h"
 #include "core/cpu.h"
 #include "core/dtype.h"
+#include "ptq/grid.h"
 
 static nyb_status find_layout(nyb_job *job, nyb_err *err)
 {
@@ -73,6 +75,26 @@ static size_t scale_rows_of(const nyb_settings *s)
     return s->float8_scales == NYB_SCALES_TENSOR ? SIZE_MAX : NYB_FLOAT8_BLOCK;
 }
 
+// Whole numbers are multiplied with whole numbers, floats with floats.
+static nyb_status check_inputs(const nyb_job *job, const nyb_job_layer *layer, nyb_err *err)
+{
+    const nyb_activation_kind kind = layer->spec.inputs;
+    const bool whole = kind == NYB_ACTIVATIONS_INT8 || kind == NYB_ACTIVATIONS_INT8_PER_TOKEN ||
+                       kind == NYB_ACTIVATIONS_INT8_STATIC;
+    if (kind == NYB_ACTIVATIONS_NONE)
+        return NYB_OK;
+    if (!layer->layout->inputs)
+        return nyb_fail(err, NYB_E_UNSUPPORTED,
+                        "'%s': %s cannot say what inputs are rounded to; use --format "
+                        "compressed-tensors, or --activations none",
+                        layer->linear->module, job->layout->name);
+    if (whole != (layer->spec.kind == NYB_CODE_INT))
+        return nyb_fail(err, NYB_E_ARG, "'%s': activations %s do not go with weights by %s",
+                        layer->linear->module, nyb_activations_name(kind),
+                        nyb_method_name(layer->settings.method));
+    return NYB_OK;
+}
+
 static nyb_status settle_layer(nyb_job *job, nyb_job_layer *layer, nyb_err *err)
 {
     const nyb_linear *const l = layer->linear;
@@ -101,8 +123,12 @@ static nyb_status settle_layer(nyb_job *job, nyb_job_layer *layer, nyb_err *err)
         .irregular = s->method == NYB_METHOD_GPTQ && s->order == NYB_ORDER_FULL &&
                      !s->static_groups && s->group_size != 0,
         .scale_dtype = layer->layout->scale_dtype(job->dtype),
+        .inputs = s->activations,
+        .input_scale = s->activations >= NYB_ACTIVATIONS_INT8_STATIC,
     };
-    return nyb_job_check_layer(job, layer, err);
+    job->observed |= layer->spec.input_scale;
+    const nyb_status checked = check_inputs(job, layer, err);
+    return checked == NYB_OK ? nyb_job_check_layer(job, layer, err) : checked;
 }
 
 // Experts in one tensor are rounded together, or not at all: the tensor is there or it is not.
@@ -180,8 +206,12 @@ static nyb_status settle_layers(nyb_job *job, nyb_err *err)
 static nyb_status read_samples(const nyb_context *ctx, nyb_job *job, nyb_err *err)
 {
     const nyb_samples_params *const wanted = &job->params->samples;
-    if (!job->calibrated)
+    if (!job->calibrated && !job->observed)
         return NYB_OK;
+    if (wanted->path_count == 0 && !job->calibrated)
+        return nyb_fail(err, NYB_E_ARG,
+                        "static scales of inputs need calibration data: give --calib FILE (text or "
+                        "ids), or use activations that are measured at run time");
     if (wanted->path_count == 0)
         return nyb_fail(err, NYB_E_ARG,
                         "method gptq needs calibration data: give --calib FILE (text or ids), or "
@@ -288,6 +318,29 @@ nyb_status nyb_job_open(const nyb_context *ctx, nyb_job *out, const nyb_quantize
     return status;
 }
 
+nyb_status nyb_job_observe(const nyb_context *ctx, nyb_job *job, nyb_err *err)
+{
+    nyb_observed observed;
+    if (!job->observed)
+        return NYB_OK;
+    const nyb_status status = nyb_observe(ctx, &observed, job->model, &job->samples, err);
+    for (size_t i = 0; status == NYB_OK && i < job->count; i++) {
+        nyb_job_layer *const layer = &job->layers[i];
+        const nyb_settings *const s = &layer->settings;
+        const bool whole = layer->spec.kind == NYB_CODE_INT;
+        const nyb_rounding_to points = {.kind = layer->spec.kind, .top = whole ? 127.0f : 448.0f};
+        if (layer->form != NYB_FORM_CODES || !layer->spec.input_scale)
+            continue;
+        const float range = nyb_observer_range(
+            nyb_observed_of(&observed, layer->block, layer->index), &s->input_range, points);
+        const double step = ((double) range + (whole ? 1e-7 : 0.0)) / (double) points.top;
+        layer->input_scale = nyb_grid_storable(step > 0.0 ? step : 1.0, layer->spec.scale_dtype);
+    }
+    if (status == NYB_OK)
+        nyb_observed_clear(&observed);
+    return status;
+}
+
 nyb_compute nyb_job_compute(const nyb_context *ctx, const nyb_job *job)
 {
     if (ctx && ctx->compute != NYB_COMPUTE_AUTO)
@@ -367,5 +420,7 @@ void nyb_job_hash(const nyb_qweight *q, char text[NYB_HASH_TEXT])
     if (q->mins)
         nyb_hash_add(&hash, q->mins, q->rows * q->groups * sizeof(*q->mins));
     nyb_hash_add(&hash, q->group_of, q->cols * sizeof(*q->group_of));
+    if (q->input_scale > 0.0f)
+        nyb_hash_add(&hash, &q->input_scale, sizeof(q->input_scale));
     nyb_hash_text(&hash, text);
 }

@@ -23,6 +23,7 @@ typedef struct nyb_job_layer {
     nyb_form form;
     const nyb_layout *layout; // of codes
     nyb_layout_spec spec;     // likewise
+    float input_scale;        // 0 until nyb_job_observe(), or none is wanted
     nyb_dtype dtype;          // of floats
 } nyb_job_layer;
 
@@ -39,6 +40,7 @@ typedef struct nyb_job {
     bool keeps_config;     // the source's configuration holds for the output
     bool once;             // the run cannot be taken up after an interruption
     bool calibrated;       // some layer needs a Hessian
+    bool observed;         // some layer needs a scale of its input
     nyb_samples samples;
     nyb_dtype dtype; // of the model's linear weights, of the embedding where they are quantised
 } nyb_job;
@@ -48,6 +50,10 @@ typedef struct nyb_job {
 NYB_NODISCARD nyb_status nyb_job_open(const nyb_context *ctx, nyb_job *out,
                                       const nyb_quantize_params *params, nyb_err *err);
 void nyb_job_close(nyb_job *job); // zeroed is fine
+
+// Runs the samples through the model where some layer needs a scale of its input, and sets those.
+// Errors as nyb_observe().
+NYB_NODISCARD nyb_status nyb_job_observe(const nyb_context *ctx, nyb_job *job, nyb_err *err);
 
 // What the run's products are made of: ctx->compute; where that is NYB_COMPUTE_AUTO, bf16 for models
 // whose weights are bf16 on CPUs that have products of bf16, else f32.

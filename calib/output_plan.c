@@ -108,8 +108,8 @@ static nyb_status add_layer(planning *p, const nyb_job_layer *layer)
     if (layer->form != NYB_FORM_CODES)
         return add_floats(p, layer);
     const nyb_status status =
-        layer->layout->tensors(&p->plan->tensors[p->plan->count], &made, &layer->spec,
-                               layer->linear->module, p->arena, p->err);
+        nyb_layout_tensors(layer->layout, &p->plan->tensors[p->plan->count], &made, &layer->spec,
+                           layer->linear->module, p->arena, p->err);
     for (size_t i = 0; status == NYB_OK && i < made; i++)
         add(p, (nyb_output_item){.layer = layer});
     return status;

@@ -68,7 +68,7 @@ static json_t *describe_samples(const nyb_job *job)
     const nyb_samples_params *const params = &job->params->samples;
     const nyb_samples *const s = &job->samples;
     char ids[NYB_HASH_TEXT], marks[NYB_HASH_TEXT];
-    if (!job->calibrated)
+    if (!job->calibrated && !job->observed)
         return json_null();
     nyb_hash_of(s->ids, s->count * s->length * sizeof(*s->ids), ids);
     json_t *const made =
@@ -313,6 +313,8 @@ nyb_status nyb_quantize(const nyb_context *ctx, const nyb_quantize_params *param
     nyb_context settled = ctx ? *ctx : (nyb_context){0};
     settled.compute = nyb_job_compute(ctx, &job);
     status = check_memory(&settled, &job, err);
+    if (status == NYB_OK)
+        status = nyb_job_observe(&settled, &job, err);
     if (status == NYB_OK)
         status = run_job(&settled, &job, &local, err);
     nyb_job_close(&job);

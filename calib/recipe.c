@@ -72,9 +72,12 @@ static nyb_status check(const nyb_settings *s, const char *where, nyb_err *err)
     if (s->refine > NYB_REFINE_MOST)
         return nyb_fail(err, NYB_E_ARG, "%s: %u rounds of refinement, want at most %d", where,
                         s->refine, NYB_REFINE_MOST);
-    if (s->range.percentile != 0.0 && !(s->range.percentile > 50.0 && s->range.percentile <= 100.0))
-        return nyb_fail(err, NYB_E_ARG, "%s: percentile is %g, want more than 50, at most 100",
-                        where, s->range.percentile);
+    const double percents[] = {s->range.percentile, s->input_range.percentile};
+    for (size_t i = 0; i < 2; i++) {
+        if (percents[i] != 0.0 && !(percents[i] > 50.0 && percents[i] <= 100.0))
+            return nyb_fail(err, NYB_E_ARG, "%s: percentile is %g, want more than 50, at most 100",
+                            where, percents[i]);
+    }
     return check_mode(s, where, err);
 }
 
@@ -125,15 +128,28 @@ static nyb_status take_floats(source from, nyb_settings *s, nyb_err *err)
     return NYB_OK;
 }
 
-static nyb_status take_range(source from, nyb_range_params *out, nyb_err *err)
+// Of the weights or of the inputs, by the names of their keys.
+static nyb_status take_range(source from, const char *range, const char *percentile,
+                             nyb_range_params *out, nyb_err *err)
 {
     const char *word = NULL;
-    nyb_status status = nyb_json_text(from.object, "range", &word, from.path, err);
+    nyb_status status = nyb_json_text(from.object, range, &word, from.path, err);
     if (status == NYB_OK)
-        status = nyb_json_real(from.object, "percentile", &out->percentile, from.path, err);
+        status = nyb_json_real(from.object, percentile, &out->percentile, from.path, err);
     if (status != NYB_OK || !word)
         return status;
-    return nyb_range_by_name(word, &out->kind) ? NYB_OK : no_value(from, "range", word, err);
+    return nyb_range_by_name(word, &out->kind) ? NYB_OK : no_value(from, range, word, err);
+}
+
+static nyb_status take_activations(source from, nyb_settings *s, nyb_err *err)
+{
+    const char *word = NULL;
+    const nyb_status status = nyb_json_text(from.object, "activations", &word, from.path, err);
+    if (status != NYB_OK)
+        return status;
+    if (word && !nyb_activations_by_name(word, &s->activations))
+        return no_value(from, "activations", word, err);
+    return take_range(from, "activation_range", "activation_percentile", &s->input_range, err);
 }
 
 static nyb_status take_group_size(source from, size_t *out, nyb_err *err)
@@ -166,11 +182,22 @@ static nyb_status take_refine(source from, unsigned *out, nyb_err *err)
 // Every key that an object of settings may have; "pattern" and "modules" are looked at elsewhere.
 static nyb_status check_keys(source from, const char *also, nyb_err *err)
 {
-    static const char *const keys[] = {"method",        "weight_bits",     "group_size",
-                                       "symmetric",     "scale_search",    "activation_order",
-                                       "static_groups", "hessian_damping", "float8_type",
-                                       "float8_scales", "range",           "percentile",
-                                       "refine"};
+    static const char *const keys[] = {"method",
+                                       "weight_bits",
+                                       "group_size",
+                                       "symmetric",
+                                       "scale_search",
+                                       "activation_order",
+                                       "static_groups",
+                                       "hessian_damping",
+                                       "float8_type",
+                                       "float8_scales",
+                                       "range",
+                                       "percentile",
+                                       "refine",
+                                       "activations",
+                                       "activation_range",
+                                       "activation_percentile"};
     const char *key;
     json_t *value;
     json_object_foreach((json_t *) (uintptr_t) from.object, key, value)
@@ -194,7 +221,9 @@ static nyb_status take_settings(source from, nyb_settings *s, nyb_err *err)
     if (status == NYB_OK)
         status = take_floats(from, s, err);
     if (status == NYB_OK)
-        status = take_range(from, &s->range, err);
+        status = take_range(from, "range", "percentile", &s->range, err);
+    if (status == NYB_OK)
+        status = take_activations(from, s, err);
     if (status == NYB_OK)
         status = take_bits(from, &s->bits, err);
     if (status == NYB_OK)
@@ -239,6 +268,11 @@ static void apply_given(nyb_settings *to, const nyb_quantize_params *params)
     to->static_groups = given & NYB_SETTING_STATIC_GROUPS ? s->static_groups : to->static_groups;
     to->damping = given & NYB_SETTING_DAMPING ? s->damping : to->damping;
     to->refine = given & NYB_SETTING_REFINE ? s->refine : to->refine;
+    to->activations = given & NYB_SETTING_ACTIVATIONS ? s->activations : to->activations;
+    to->input_range.kind =
+        given & NYB_SETTING_INPUT_RANGE ? s->input_range.kind : to->input_range.kind;
+    to->input_range.percentile = given & NYB_SETTING_INPUT_PERCENTILE ? s->input_range.percentile
+                                                                      : to->input_range.percentile;
     to->range.kind = given & NYB_SETTING_RANGE ? s->range.kind : to->range.kind;
     to->range.percentile =
         given & NYB_SETTING_PERCENTILE ? s->range.percentile : to->range.percentile;
@@ -359,6 +393,13 @@ json_t *nyb_settings_json(const nyb_settings *s)
         json_object_set_new(out, "percentile", json_real(s->range.percentile));
     if (out && !s->skip && s->block != NYB_F32)
         json_object_set_new(out, "type", json_string(nyb_dtype_name(s->block)));
+    if (out && !s->skip && s->activations != NYB_ACTIVATIONS_NONE)
+        json_object_set_new(out, "activations", json_string(nyb_activations_name(s->activations)));
+    if (out && !s->skip && s->activations >= NYB_ACTIVATIONS_INT8_STATIC) {
+        json_object_set_new(out, "activation_range",
+                            json_string(nyb_range_name(s->input_range.kind)));
+        json_object_set_new(out, "activation_percentile", json_real(s->input_range.percentile));
+    }
     if (out && !s->skip && s->method == NYB_METHOD_FLOAT8) {
         json_object_set_new(out, "float8_type", json_string(nyb_code_kind_name(s->float8_type)));
         json_object_set_new(out, "float8_scales", json_string(nyb_scales_name(s->float8_scales)));

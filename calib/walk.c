@@ -183,7 +183,9 @@ static nyb_status solve(walk *w, const nyb_job_layer *layer, nyb_qweight *q,
             return status;
         input.factor = &w->factor;
     }
-    return nyb_solve_layer(w->ctx, input, weight, &params, q, report, err);
+    const nyb_status status = nyb_solve_layer(w->ctx, input, weight, &params, q, report, err);
+    q->input_scale = layer->input_scale;
+    return status;
 }
 
 static nyb_status finish_layer(walk *w, const nyb_job_layer *layer, const nyb_qweight *q,

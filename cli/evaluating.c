@@ -6,7 +6,7 @@ static const char *const bos_words[] = {"auto", "never", "always", NULL};
 
 const nyb_evaluating nyb_evaluating_defaults = {.window = 1024};
 
-// In the order of nyb_activations.
+// In the order of nyb_activation_kind.
 static const char *const activations[] = {
     "none", "int8", "float8", "int8-per-token", "float8-per-token", NULL};
 
@@ -40,7 +40,7 @@ nyb_eval_params nyb_evaluating_params(const nyb_call *call)
                              .stride = o->stride,
                              .max_tokens = o->max_tokens,
                              .bos = (nyb_bos) o->bos,
-                             .activations = (nyb_activations) o->activations};
+                             .activations = (nyb_activation_kind) o->activations};
 }
 
 void nyb_evaluating_print(const nyb_eval_params *params, const nyb_eval_result *result)

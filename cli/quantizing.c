@@ -2,6 +2,11 @@
 
 static const char *const methods[] = {"gptq", "rtn", "int4", "int8", "float8", NULL};
 static const char *const ranges[] = {"absmax", "percentile", "mse", "entropy", NULL};
+
+// In the order of nyb_activation_kind.
+static const char *const activations[] = {
+    "none",        "int8",          "float8", "int8-per-token", "float8-per-token",
+    "int8-static", "float8-static", NULL};
 static const char *const float8_types[] = {"e4m3", "e5m2", NULL};
 static const char *const float8_scales[] = {"default", "tensor", "channel", "block", NULL};
 static const char *const orders[] = {"group", "none", "full", NULL};
@@ -18,6 +23,7 @@ const nyb_quantizing nyb_quantizing_defaults = {
     .damping = 0.01,
     .refine = NYB_GPTQ_REFINE,
     .percentile = 99.99,
+    .input_percentile = 99.99,
     .expert_min_tokens = 1,
     .num_samples = 128,
     .sequence_length = 2048,
@@ -71,6 +77,15 @@ const nyb_option nyb_quantizing_options[] = {
               "entropy: least divergence of the weights' distribution."},
     {"percentile", 0, NYB_OPTION_REAL, INTO(percentile), .value = "P", .min = 50.001, .max = 100,
      .about = "Of --range percentile, in percent."},
+    {"activations", 'a', NYB_OPTION_CHOICE, INTO(activations), .choices = activations,
+     .value = "WHAT",
+     .about = "What readers of compressed-tensors are to round the inputs of layers to. int8 goes "
+              "with whole numbers for weights, float8 with floats. Scales are measured at run "
+              "time, for a tensor or per token, or static: from the --calib text."},
+    {"activation-range", 0, NYB_OPTION_CHOICE, INTO(input_range), .choices = ranges,
+     .value = "WHICH", .about = "As --range, of static activations."},
+    {"activation-percentile", 0, NYB_OPTION_REAL, INTO(input_percentile), .value = "P",
+     .min = 50.001, .max = 100, .about = "Of --activation-range percentile, in percent."},
     {"float8-type", 0, NYB_OPTION_CHOICE, INTO(float8_type), .choices = float8_types,
      .value = "TYPE",
      .about = "Of float8: e4m3 reaches 448 and is what readers know; e5m2 reaches further and is "
@@ -152,6 +167,9 @@ static unsigned given_settings(const nyb_call *call)
         {"scale-search", NYB_SETTING_SCALE_SEARCH},
         {"hessian-damping", NYB_SETTING_DAMPING},
         {"refine", NYB_SETTING_REFINE},
+        {"activations", NYB_SETTING_ACTIVATIONS},
+        {"activation-range", NYB_SETTING_INPUT_RANGE},
+        {"activation-percentile", NYB_SETTING_INPUT_PERCENTILE},
         {"range", NYB_SETTING_RANGE},
         {"percentile", NYB_SETTING_PERCENTILE},
         {"float8-type", NYB_SETTING_FLOAT8_TYPE},
@@ -181,6 +199,8 @@ nyb_quantize_params nyb_quantizing_params(const nyb_call *call)
                      .damping = o->damping,
                      .refine = (unsigned) o->refine,
                      .range = {(nyb_range) o->range, o->percentile},
+                     .activations = (nyb_activation_kind) o->activations,
+                     .input_range = {(nyb_range) o->input_range, o->input_percentile},
                      .float8_type = (nyb_code_kind) (o->float8_type + NYB_CODE_E4M3),
                      .float8_scales = (nyb_scales) o->float8_scales},
         .given = given_settings(call),

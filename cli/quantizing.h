@@ -8,14 +8,14 @@
 typedef struct nyb_quantizing {
     const char *output, *recipe, *text_field, *imatrix;
     nyb_texts calib;
-    int method, range, float8_type, float8_scales, order, bos, format, loss_mask,
-        expert_calibration,
+    int method, range, activations, input_range, float8_type, float8_scales, order, bos, format,
+        loss_mask, expert_calibration,
         expert_fallback; // indices in the choices of the table
     size_t weight_bits, refine;
     int group_size;
     bool asymmetric, scale_search, static_groups, force, resume;
     bool pack, chat;
-    double damping, percentile;
+    double damping, percentile, input_percentile;
     size_t num_samples, sequence_length, seed, shard_size, expert_min_tokens;
 } nyb_quantizing;
 

@@ -57,7 +57,7 @@ static void measure_size(const nyb_model *model, nyb_compared *row)
 static nyb_status check_activations(nyb_model *const *models, size_t count,
                                     const nyb_eval_params *params, nyb_err *err)
 {
-    if ((unsigned) params->activations >= NYB_ACTIVATIONS_COUNT)
+    if ((unsigned) params->activations >= NYB_ACTIVATIONS_INT8_STATIC)
         return nyb_fail(err, NYB_E_ARG, "activations are %d", (int) params->activations);
     if (params->activations == NYB_ACTIVATIONS_NONE)
         return NYB_OK;

@@ -17,7 +17,7 @@ typedef struct nyb_windows {
     size_t count;
     uint32_t *ids; // of all windows, one behind the other
     size_t scored; // tokens
-    nyb_activations activations;
+    nyb_activation_kind activations;
 } nyb_windows;
 
 // Errors as nyb_eval(); out holds nothing then.

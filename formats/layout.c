@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "core/dtype.h"
 #include "formats/layout_parts.h"
 
 // In the order of help. The first is the default of commands that ask for none.
@@ -53,7 +54,20 @@ nyb_layout_spec nyb_layout_spec_of(const nyb_qweight *q)
         .symmetric = q->symmetric,
         .irregular = q->irregular,
         .scale_dtype = q->scale_dtype,
+        .input_scale = q->input_scale > 0.0f,
     };
+}
+
+nyb_status nyb_layout_tensors(const nyb_layout *layout, nyb_tensor out[NYB_LAYOUT_TENSORS],
+                              size_t *count, const nyb_layout_spec *spec, const char *module,
+                              nyb_arena *arena, nyb_err *err)
+{
+    static const size_t shape[2] = {1, 0};
+    const nyb_status status = layout->tensors(out, count, spec, module, arena, err);
+    if (status != NYB_OK || !spec->input_scale)
+        return status;
+    return nyb_layout_describe(&out[(*count)++], module, "input_scale", spec->scale_dtype, shape,
+                               arena, err);
 }
 
 // Packs into scratch memory and puts what was packed. The arena is the caller's to clear.
@@ -67,7 +81,7 @@ static nyb_status pack_and_put(const nyb_layout *layout, nyb_store *store, const
 
     nyb_status status = layout->check(&spec, module, err);
     if (status == NYB_OK)
-        status = layout->tensors(tensors, &count, &spec, module, arena, err);
+        status = nyb_layout_tensors(layout, tensors, &count, &spec, module, arena, err);
     if (status != NYB_OK)
         return status;
     for (size_t i = 0; i < count; i++) {
@@ -76,6 +90,8 @@ static nyb_status pack_and_put(const nyb_layout *layout, nyb_store *store, const
             return nyb_no_memory(err, tensors[i].name, tensors[i].bytes, 1);
     }
     status = layout->pack(q, buffers, module, err);
+    if (spec.input_scale)
+        nyb_narrow(buffers[count - 1], q->scale_dtype, &q->input_scale, 1);
     for (size_t i = 0; i < count && status == NYB_OK; i++)
         status = nyb_store_put(store, tensors[i].name, buffers[i], tensors[i].bytes, err);
     return status;

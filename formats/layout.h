@@ -8,6 +8,7 @@
 #include "core/json.h"
 #include "formats/checkpoint.h"
 #include "formats/store.h"
+#include "nybble/activations.h"
 #include "nybble/qweight.h"
 
 enum { NYB_LAYOUT_TENSORS = 6 }; // at most, for one layer
@@ -23,6 +24,8 @@ typedef struct nyb_layout_spec {
     bool symmetric;
     bool irregular; // columns of a group do not lie together (activation order full)
     nyb_dtype scale_dtype;
+    nyb_activation_kind inputs; // what readers are to round the layer's input to
+    bool input_scale;           // with a scale that is in the file
 } nyb_layout_spec;
 
 // One linear layer of the model, for the configuration.
@@ -50,6 +53,7 @@ typedef struct nyb_layout {
     const char *format; // its name inside a configuration that knows several; NULL: none
     const struct nyb_layout *bytes;  // where whole numbers are to have a byte each; NULL: here too
     const struct nyb_layout *floats; // where 8-bit floats are; NULL: nowhere
+    bool inputs;                     // can say what inputs are rounded to, and hold their scale
     bool blocks; // 8-bit floats have scales of blocks unless others are asked for
 
     const char *marker; // "qweight": a layer is in this layout when it has such a tensor
@@ -123,6 +127,12 @@ static inline size_t nyb_layout_groups(const nyb_layout_spec *spec)
 {
     return spec->group_size ? (spec->cols + spec->group_size - 1) / spec->group_size : 1;
 }
+
+// As layout->tensors(), with the scale of the layer's input where the spec has one.
+NYB_NODISCARD nyb_status nyb_layout_tensors(const nyb_layout *layout,
+                                            nyb_tensor out[NYB_LAYOUT_TENSORS], size_t *count,
+                                            const nyb_layout_spec *spec, const char *module,
+                                            nyb_arena *arena, nyb_err *err);
 
 // Packs q and puts its tensors into the store.
 NYB_NODISCARD nyb_status nyb_layout_put(const nyb_layout *layout, nyb_store *store,

@@ -11,6 +11,28 @@ static const char *strategy_of(const nyb_layout_spec *spec)
     return spec->group_size ? "group" : "channel";
 }
 
+// What readers do with a layer's input.
+static json_t *inputs_of(const nyb_layout_spec *spec)
+{
+    static const struct {
+        const char *type, *strategy;
+        bool dynamic;
+    } kinds[NYB_ACTIVATIONS_COUNT] = {
+        [NYB_ACTIVATIONS_INT8] = {"int", "tensor", true},
+        [NYB_ACTIVATIONS_FLOAT8] = {"float", "tensor", true},
+        [NYB_ACTIVATIONS_INT8_PER_TOKEN] = {"int", "token", true},
+        [NYB_ACTIVATIONS_FLOAT8_PER_TOKEN] = {"float", "token", true},
+        [NYB_ACTIVATIONS_INT8_STATIC] = {"int", "tensor", false},
+        [NYB_ACTIVATIONS_FLOAT8_STATIC] = {"float", "tensor", false},
+    };
+    if (!kinds[spec->inputs].type)
+        return json_null();
+    return json_pack("{s:i, s:s, s:b, s:s, s:n, s:b}", "num_bits", 8, "type",
+                     kinds[spec->inputs].type, "symmetric", true, "strategy",
+                     kinds[spec->inputs].strategy, "group_size", "dynamic",
+                     kinds[spec->inputs].dynamic);
+}
+
 // Readers forbid keys that they do not know, so nothing is added here.
 static json_t *scheme_of(const nyb_layout_spec *spec)
 {
@@ -26,8 +48,8 @@ static json_t *scheme_of(const nyb_layout_spec *spec)
             weights, "block_structure",
             json_pack("[I, I]", (json_int_t) spec->scale_rows,
                       (json_int_t) (spec->group_size ? spec->group_size : spec->scale_rows)));
-    return json_pack("{s:[], s:n, s:n, s:o}", "targets", "input_activations", "output_activations",
-                     "weights", weights);
+    return json_pack("{s:[], s:o, s:n, s:o}", "targets", "input_activations", inputs_of(spec),
+                     "output_activations", "weights", weights);
 }
 
 static const nyb_layout *layout_of(const nyb_layout_module *module)

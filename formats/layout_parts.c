@@ -268,7 +268,7 @@ nyb_status nyb_layout_describe(nyb_tensor *out, const char *module, const char *
 
 bool nyb_layout_same_settings(const nyb_layout_spec *a, const nyb_layout_spec *b)
 {
-    return a->kind == b->kind && a->bits == b->bits && a->scale_rows == b->scale_rows &&
-           a->group_size == b->group_size && a->symmetric == b->symmetric &&
-           a->irregular == b->irregular;
+    return a->kind == b->kind && a->inputs == b->inputs && a->bits == b->bits &&
+           a->scale_rows == b->scale_rows && a->group_size == b->group_size &&
+           a->symmetric == b->symmetric && a->irregular == b->irregular;
 }

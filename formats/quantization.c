@@ -1,9 +1,11 @@
 #include "formats/quantization_rules.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "core/dtype.h"
 #include "core/file.h"
+#include "formats/layout_parts.h"
 
 enum { MATCH_LIMIT = 100000 }; // steps of one pattern on one name: enough for any honest one
 
@@ -122,6 +124,25 @@ nyb_status nyb_quantization_find(nyb_quantized *out, const nyb_quantization *qua
     return NYB_OK;
 }
 
+nyb_status nyb_quantization_input_scale(float *out, const nyb_checkpoint *file, const char *module,
+                                        nyb_err *err)
+{
+    const nyb_layer layer = {file, module, err};
+    const nyb_tensor *tensor = NULL;
+    *out = 0.0f;
+    const nyb_status status = nyb_layer_find(&tensor, &layer, "input_scale");
+    if (status != NYB_OK || !tensor)
+        return status;
+    if (!nyb_dtype_is_float(tensor->dtype) || tensor->bytes != nyb_dtype_bytes(tensor->dtype))
+        return nyb_layer_fail(&layer, tensor, NYB_E_FORMAT,
+                              "is not one number of F32, F16 or BF16");
+    nyb_widen(out, tensor->at, tensor->dtype, 1);
+    if (isfinite(*out) && *out > 0.0f)
+        return NYB_OK;
+    return nyb_layer_fail(&layer, tensor, NYB_E_FORMAT, "is %g; it has to be above 0",
+                          (double) *out);
+}
+
 nyb_status nyb_quantization_read(nyb_qweight *out, const nyb_quantization *quantization,
                                  const nyb_checkpoint *file, const char *module, size_t rows,
                                  size_t cols, nyb_err *err)
@@ -136,7 +157,13 @@ nyb_status nyb_quantization_read(nyb_qweight *out, const nyb_quantization *quant
                         nyb_checkpoint_path(file), module);
     found.spec.rows = rows;
     found.spec.cols = cols;
-    return found.layout->unpack(out, file, module, &found.spec, err);
+    const nyb_status read = found.layout->unpack(out, file, module, &found.spec, err);
+    if (read != NYB_OK)
+        return read;
+    const nyb_status scaled = nyb_quantization_input_scale(&out->input_scale, file, module, err);
+    if (scaled != NYB_OK)
+        nyb_qweight_clear(out);
+    return scaled;
 }
 
 const char *nyb_quantization_method(const nyb_quantization *quantization)

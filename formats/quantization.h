@@ -50,6 +50,12 @@ NYB_NODISCARD nyb_status nyb_quantization_find(nyb_quantized *out,
                                                const nyb_checkpoint *file, const char *module,
                                                nyb_err *err);
 
+// The scale of a layer's input, 0 where the file has none.
+//
+// NYB_E_FORMAT  it is not one finite number above 0.
+NYB_NODISCARD nyb_status nyb_quantization_input_scale(float *out, const nyb_checkpoint *file,
+                                                      const char *module, nyb_err *err);
+
 // Reads a quantised layer of this shape.
 //
 // NYB_E_ARG  the layer is not quantised.

@@ -49,6 +49,10 @@ nyb_status nyb_bind_linear(nyb_linear *out, nyb_model *m, bool biased, nyb_err *
         return status;
     out->quantized = answer.layout != NULL;
     out->kind = answer.spec.kind;
+    if (out->quantized)
+        status = nyb_quantization_input_scale(&out->input_scale, m->checkpoint, out->module, err);
+    if (status != NYB_OK)
+        return status;
     out->bits = answer.spec.bits;
     out->group_size = answer.spec.group_size;
     out->transposed &= nyb_checkpoint_gguf(m->checkpoint) == NULL; // its writers turn them back

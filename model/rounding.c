@@ -9,26 +9,26 @@
 #include "core/threads.h"
 #include "model/stages.h"
 
-static const char *const names[NYB_ACTIVATIONS_COUNT] = {"none", "int8", "float8", "int8-per-token",
-                                                         "float8-per-token"};
+static const char *const names[NYB_ACTIVATIONS_COUNT] = {
+    "none", "int8", "float8", "int8-per-token", "float8-per-token", "int8-static", "float8-static"};
 
-const char *nyb_activations_name(nyb_activations activations)
+const char *nyb_activations_name(nyb_activation_kind activations)
 {
     return (unsigned) activations < NYB_ACTIVATIONS_COUNT ? names[activations] : "?";
 }
 
-bool nyb_activations_by_name(const char *name, nyb_activations *out)
+bool nyb_activations_by_name(const char *name, nyb_activation_kind *out)
 {
     for (unsigned i = 0; i < NYB_ACTIVATIONS_COUNT; i++) {
         if (strcmp(names[i], name) == 0) {
-            *out = (nyb_activations) i;
+            *out = (nyb_activation_kind) i;
             return true;
         }
     }
     return false;
 }
 
-static bool is_int8(nyb_activations kind)
+static bool is_int8(nyb_activation_kind kind)
 {
     return kind == NYB_ACTIVATIONS_INT8 || kind == NYB_ACTIVATIONS_INT8_PER_TOKEN;
 }
@@ -52,7 +52,7 @@ bool nyb_rounding_applies(const nyb_rounding *rounding, const nyb_linear *linear
 // ---- Room -----------------------------------------------------------------------------------
 
 static nyb_status check_layer(const nyb_model *model, const nyb_linear *linear,
-                              nyb_activations kind, nyb_err *err)
+                              nyb_activation_kind kind, nyb_err *err)
 {
     if (!linear->quantized || !is_int8(kind))
         return NYB_OK;
@@ -108,7 +108,7 @@ static size_t steps_bytes(const nyb_rounding *r)
 }
 
 nyb_status nyb_rounding_init(nyb_rounding *out, const nyb_context *ctx, const nyb_model *model,
-                             nyb_activations kind, size_t tokens, nyb_err *err)
+                             nyb_activation_kind kind, size_t tokens, nyb_err *err)
 {
     const nyb_gemm *const g = nyb_gemm_get(ctx ? ctx->compute : NYB_COMPUTE_AUTO);
     nyb_rounding r = {.kind = kind, .tile = nyb_token_tile(tokens)};

@@ -9,7 +9,7 @@
 
 // Scratch of a batch's workers, and a magnitude for each token.
 typedef struct nyb_rounding {
-    nyb_activations kind;
+    nyb_activation_kind kind;
     size_t tile, width;     // tokens and columns of a worker's input, at most
     size_t codes_bytes;     // of a worker's input laid out for a weight
     size_t packed_words;    // of a worker's input packed for products of floats
@@ -23,7 +23,7 @@ typedef struct nyb_rounding {
 // NYB_E_UNSUPPORTED  a layer's weights or their number of columns are not made for such inputs.
 // NYB_E_NOMEM        no room. On both out is zeroed.
 NYB_NODISCARD nyb_status nyb_rounding_init(nyb_rounding *out, const nyb_context *ctx,
-                                           const nyb_model *model, nyb_activations kind,
+                                           const nyb_model *model, nyb_activation_kind kind,
                                            size_t tokens, nyb_err *err);
 void nyb_rounding_clear(nyb_rounding *rounding); // zeroed is fine
 

@@ -104,7 +104,7 @@ static void share(const nyb_qweight *q, size_t row0, size_t row1)
 static void clip(const float8_job *job, size_t row0, size_t row1, bool shared)
 {
     const nyb_qweight *const q = job->out;
-    const nyb_rounding rounding = {.kind = q->kind, .top = job->largest};
+    const nyb_rounding_to rounding = {.kind = q->kind, .top = job->largest};
     for (size_t g = 0; g < q->groups; g++) {
         const size_t col0 = g * q->group_size, left = q->cols - col0;
         nyb_observer seen = {0};

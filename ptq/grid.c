@@ -94,7 +94,7 @@ static void clip_ranges(const nyb_grid_params *params, nyb_mat values, nyb_grid_
     if (params->range.kind == NYB_RANGE_ABSMAX || (whole && params->range.kind == NYB_RANGE_MSE))
         return;
     // Steps that a magnitude has: half of all where signs share them.
-    const nyb_rounding rounding = {.top = (float) ((1u << (params->bits - 1)) - 1)};
+    const nyb_rounding_to rounding = {.top = (float) ((1u << (params->bits - 1)) - 1)};
     for (size_t lane = 0; lane < NYB_LANES; lane++) {
         nyb_observer seen = {0};
         nyb_observer_add(&seen, values.at + lane, values.rows, values.stride);

@@ -132,7 +132,7 @@ static float percentile(const nyb_observer *o, double percent)
 }
 
 // The nearest number that a value this many steps large can become.
-static double rounded(double steps, nyb_rounding rounding)
+static double rounded(double steps, nyb_rounding_to rounding)
 {
     if (steps >= (double) rounding.top)
         return (double) rounding.top;
@@ -142,7 +142,8 @@ static double rounded(double steps, nyb_rounding rounding)
 }
 
 // Every value of a bin is taken for its middle.
-static double square_error(const nyb_observer *o, size_t used, double range, nyb_rounding rounding)
+static double square_error(const nyb_observer *o, size_t used, double range,
+                           nyb_rounding_to rounding)
 {
     const double step = range / (double) rounding.top, width = width_of(o);
     double error = 0.0;
@@ -156,7 +157,7 @@ static double square_error(const nyb_observer *o, size_t used, double range, nyb
     return error;
 }
 
-static float least_square_error(const nyb_observer *o, nyb_rounding rounding)
+static float least_square_error(const nyb_observer *o, nyb_rounding_to rounding)
 {
     const double most = (double) absmax_of(o);
     const size_t used = used_bins(o);
@@ -196,7 +197,7 @@ static double divergence(const nyb_observer *o, size_t used, size_t kept, size_t
     return sum;
 }
 
-static float least_divergence(const nyb_observer *o, nyb_rounding rounding)
+static float least_divergence(const nyb_observer *o, nyb_rounding_to rounding)
 {
     const size_t used = used_bins(o);
     const size_t levels = rounding.kind == NYB_CODE_INT ? (size_t) rounding.top + 1 : 128;
@@ -217,7 +218,7 @@ static float least_divergence(const nyb_observer *o, nyb_rounding rounding)
 }
 
 float nyb_observer_range(const nyb_observer *o, const nyb_range_params *params,
-                         nyb_rounding rounding)
+                         nyb_rounding_to rounding)
 {
     const double percent = params->percentile > 0.0 ? params->percentile : default_percentile;
     if (absmax_of(o) == 0.0f)

@@ -30,13 +30,13 @@ void nyb_observer_merge(nyb_observer *o, const nyb_observer *other);
 
 // What values are rounded to once they are divided by range / top: whole numbers up to `top`, or
 // floats of the kind, of which `top` is the largest.
-typedef struct nyb_rounding {
+typedef struct nyb_rounding_to {
     nyb_code_kind kind;
     float top;
-} nyb_rounding;
+} nyb_rounding_to;
 
 // The magnitude to clip at, at most the largest one. 0 when everything is 0.
 float nyb_observer_range(const nyb_observer *o, const nyb_range_params *params,
-                         nyb_rounding rounding);
+                         nyb_rounding_to rounding);
 
 #endif // NYB_PTQ_OBSERVER_H_

@@ -12,19 +12,22 @@
 //
 // absmax is over a token's input, or over that of all tokens of a sequence. Where the checkpoint
 // has a scale for a layer's input (input_scale), s is that one instead.
-typedef enum nyb_activations {
+typedef enum nyb_activation_kind {
     NYB_ACTIVATIONS_NONE = 0, // they stay f32
     NYB_ACTIVATIONS_INT8,     // a scale for all tokens of a sequence
     NYB_ACTIVATIONS_FLOAT8,
     NYB_ACTIVATIONS_INT8_PER_TOKEN,
     NYB_ACTIVATIONS_FLOAT8_PER_TOKEN,
+    NYB_ACTIVATIONS_INT8_STATIC, // a scale that is in the checkpoint; for quantising alone
+    NYB_ACTIVATIONS_FLOAT8_STATIC,
     NYB_ACTIVATIONS_COUNT
-} nyb_activations;
+} nyb_activation_kind;
 
-// "none", "int8", "float8", "int8-per-token", "float8-per-token". Never NULL.
-NYB_API const char *nyb_activations_name(nyb_activations activations);
+// "none", "int8", "float8", "int8-per-token", "float8-per-token", "int8-static",
+// "float8-static". Never NULL.
+NYB_API const char *nyb_activations_name(nyb_activation_kind activations);
 
 // Returns false, and leaves *out alone, for any other word.
-NYB_API bool nyb_activations_by_name(const char *name, nyb_activations *out);
+NYB_API bool nyb_activations_by_name(const char *name, nyb_activation_kind *out);
 
 #endif // NYB_ACTIVATIONS_H_

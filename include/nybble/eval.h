@@ -19,7 +19,7 @@ typedef struct nyb_eval_params {
     nyb_bos bos;       // whether each window begins with the begin-of-sequence token
     // What the inputs of quantised layers are rounded to. Checkpoints of a comparison that have no
     // quantised layer run as they are.
-    nyb_activations activations;
+    nyb_activation_kind activations;
 } nyb_eval_params;
 
 #define NYB_EVAL_DEFAULTS ((nyb_eval_params){.window = 1024})

@@ -8,6 +8,7 @@
 #ifndef NYB_QUANTIZE_H_
 #define NYB_QUANTIZE_H_
 
+#include "nybble/activations.h"
 #include "nybble/context.h"
 #include "nybble/float8.h"
 #include "nybble/samples.h"
@@ -28,7 +29,9 @@ typedef struct nyb_settings {
     unsigned refine;           // rounds of refinement after the GPTQ pass, [0, 100]
     nyb_code_kind float8_type; // NYB_CODE_E4M3 or NYB_CODE_E5M2
     nyb_scales float8_scales;
-    nyb_range_params range; // of the weights
+    nyb_range_params range;          // of the weights
+    nyb_activation_kind activations; // what readers are to round the layer's input to
+    nyb_range_params input_range;    // of inputs with a static scale
 } nyb_settings;
 
 #define NYB_SETTINGS_DEFAULTS                                                                      \
@@ -56,6 +59,9 @@ enum nyb_setting {
     NYB_SETTING_RANGE = 1u << 10,
     NYB_SETTING_PERCENTILE = 1u << 11,
     NYB_SETTING_REFINE = 1u << 12,
+    NYB_SETTING_ACTIVATIONS = 1u << 13,
+    NYB_SETTING_INPUT_RANGE = 1u << 14,
+    NYB_SETTING_INPUT_PERCENTILE = 1u << 15,
 };
 
 // Which tokens an expert's layers are calibrated on.

@@ -30,6 +30,7 @@ typedef struct nyb_qweight {
     bool symmetric;        // every zero is 2^(bits-1); of floats true
     bool irregular;        // group_of is not j / group_size: the file needs g_idx
     nyb_dtype scale_dtype; // every scale is exactly a value of this type
+    float input_scale;     // what the layer's input is divided by where it is rounded; 0: unknown
     uint8_t *codes;        // [rows, cols] in [0, 2^bits); of floats neither NaN nor infinite
     float *scales;         // [rows, groups] finite; > 0 but on the grid of a block type
     uint8_t *zeros;        // [rows, groups] in [0, 2^bits); of floats 0

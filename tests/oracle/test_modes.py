@@ -430,3 +430,64 @@ def test_recorded_inputs_are_torchs(nybble, stories, data, tmp_path):
         percentile = ranked[int(np.ceil(0.99 * ranked.size)) - 1]
         assert abs(got["percentile"] - percentile) <= most / 512, (name, got, percentile)
         assert 0 < got["mse"] <= most * 1.0001 and 0 < got["entropy"] <= most * 1.0001
+
+
+# ---- Scales of inputs in the file -----------------------------------------------------------
+
+SCHEMES = {
+    "int8": ("int", "tensor", True), "int8-per-token": ("int", "token", True),
+    "int8-static": ("int", "tensor", False), "float8": ("float", "tensor", True),
+    "float8-per-token": ("float", "token", True), "float8-static": ("float", "tensor", False),
+}
+
+
+@pytest.mark.parametrize("activations", SCHEMES)
+def test_files_say_what_inputs_are_rounded_to(nybble, padded, data, tmp_path, activations):
+    """And the runtime of compressed-tensors, which rounds them as it is told, gives the loss of eval."""
+    text, kind = data / "text" / "tinystories-sample.txt", activations.split("-")[0]
+    tensors, config = quantize(nybble, padded, tmp_path / "out", "-m", kind, "--activations",
+                               activations, "--calib", text, "-n", 8, "-l", 64)
+    group, = config["config_groups"].values()
+    got = group["input_activations"]
+    assert (got["type"], got["strategy"], got["dynamic"]) == SCHEMES[activations]
+    QuantizationScheme.model_validate(group)
+    scales = [n for n in tensors if n.endswith(".input_scale")]
+    assert len(scales) == (35 if activations.endswith("static") else 0)
+
+    nybble("tokenize", padded, text, "-o", tmp_path / "all.npy")
+    ids = np.load(tmp_path / "all.npy")[:480].astype(np.int64)
+    np.save(tmp_path / "ids.npy", ids)
+    done = nybble("eval", tmp_path / "out", "--text", tmp_path / "ids.npy", "--bos", "never",
+                  "--activations", activations.removesuffix("-static"), "--json")
+    got = json.loads(done.stdout)["loss"]
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
+    with torch.no_grad():
+        logits = model(torch.from_numpy(ids[None])).logits[0, :-1].double()
+    want = float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(ids[1:])))
+    # Its own int8 scales are absmax / 127.5, and rounding differences spread from layer to layer.
+    print(f"{activations}: loss {got:.5f}, the library's {want:.5f} (tolerance 0.02)")
+    assert abs(got - want) < 0.02
+
+
+def test_static_scales_are_those_that_calibrate_records(nybble, padded, data, tmp_path):
+    text = ["--calib", data / "text" / "tinystories-sample.txt", "-n", 8, "-l", 64]
+    nybble("calibrate", padded, *text, "-o", tmp_path / "seen.json", "--percentile", 99)
+    seen = json.loads((tmp_path / "seen.json").read_text())["layers"]
+    for kind in ("absmax", "percentile", "mse", "entropy"):
+        tensors, _ = quantize(nybble, padded, tmp_path / kind, "-m", "int8", "-a", "int8-static",
+                              "--activation-range", kind, "--activation-percentile", 99, *text)
+        for module, layer in seen.items():
+            got = float(tensors[module + ".input_scale"].float().item())
+            assert abs(127 * got - layer[kind]) <= 1e-5 * layer[kind] + 1e-6, (kind, module)
+
+
+def test_activations_have_to_fit(nybble, padded, tmp_path):
+    def refusal(*more):
+        done = nybble("quantize", padded, "-o", tmp_path / "out", *more, ok=False)
+        assert done.returncode == 1 and not (tmp_path / "out").exists()
+        assert len(done.stderr.strip().splitlines()) == 1
+        return done.stderr
+    assert "do not go with weights by float8" in refusal("-m", "float8", "-a", "int8")
+    assert "do not go with weights by int8" in refusal("-m", "int8", "-a", "float8")
+    assert "--calib" in refusal("-m", "int8", "-a", "int8-static")
+    assert "cannot say" in refusal("-m", "rtn", "-g", "-1", "--format", "gptq", "-a", "int8")

@@ -8,7 +8,7 @@
 
 enum { N = 20000 };
 
-static const nyb_rounding int8 = {.kind = NYB_CODE_INT, .top = 127.0f};
+static const nyb_rounding_to int8 = {.kind = NYB_CODE_INT, .top = 127.0f};
 
 // Values with a tail, from very small to `most`.
 static void fill(float *x, float most, uint64_t *seed)
@@ -93,7 +93,7 @@ static void mse_finds_the_least_error(void **state)
     fill(x, 5.0f, &seed);
     nyb_observer_add(&o, x, N, 1);
     const nyb_range_params params = {.kind = NYB_RANGE_MSE};
-    const float range = nyb_observer_range(&o, &params, (nyb_rounding){.top = 7.0f});
+    const float range = nyb_observer_range(&o, &params, (nyb_rounding_to){.top = 7.0f});
     const double got = error_of(x, range), whole = error_of(x, 5.0f);
     double least = INFINITY;
     for (int k = 1; k <= 50; k++)
