@@ -1,4 +1,4 @@
-#include "formats/layout.h"
+#include "formats/layout_parts.h"
 #include "tests/fuzz/fuzz.h"
 
 // Reads the module "m" in this shape. Whether any group size and symmetry let it.
@@ -15,6 +15,34 @@ static bool read_layer(const nyb_checkpoint *file, const nyb_layout *layout, uns
                                       .group_size = i & 1 ? 32 : 0,
                                       .symmetric = i & 2};
         if (layout->unpack(&q, file, "m", &spec, &err) != NYB_OK)
+            continue;
+        taken = true;
+        nyb_qweight_clear(&q);
+    }
+    return taken;
+}
+
+// Codes that have a byte each, in a tensor of the weight's own shape.
+static bool read_bytes(const nyb_checkpoint *file, const nyb_tensor *weight)
+{
+    static const struct {
+        const nyb_layout *layout;
+        nyb_layout_spec spec;
+    } kinds[] = {
+        {&nyb_layout_int_quantized, {.bits = 8, .symmetric = true}},
+        {&nyb_layout_int_quantized, {.bits = 4, .group_size = 32}},
+        {&nyb_layout_float_quantized, {.kind = NYB_CODE_E4M3, .bits = 8}},
+        {&nyb_layout_float_quantized, {.kind = NYB_CODE_E4M3, .bits = 8, .scale_rows = SIZE_MAX}},
+        {&nyb_layout_fp8, {.kind = NYB_CODE_E4M3, .bits = 8, .group_size = 128, .scale_rows = 128}},
+    };
+    bool taken = false;
+    for (size_t k = 0; k < sizeof(kinds) / sizeof(kinds[0]); k++) {
+        nyb_layout_spec spec = kinds[k].spec;
+        nyb_qweight q;
+        nyb_err err;
+        spec.rows = weight->shape[0];
+        spec.cols = weight->shape[1];
+        if (kinds[k].layout->unpack(&q, file, "m", &spec, &err) != NYB_OK)
             continue;
         taken = true;
         nyb_qweight_clear(&q);
@@ -45,6 +73,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
                                     (const size_t[]){across->shape[0], across->shape[1] * factor});
         }
     }
+    const nyb_tensor *const bytes_each = nyb_checkpoint_find(file, "m.weight");
+    if (bytes_each && bytes_each->rank == 2)
+        taken |= read_bytes(file, bytes_each);
     nyb_checkpoint_close(file);
     if (taken)
         fuzz_accept();
