@@ -3,6 +3,7 @@ write, and against themselves at other thread counts and after an interruption."
 import hashlib
 import json
 import os
+import pathlib
 import random
 import resource
 import shutil
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from conftest import missing
 from safetensors.numpy import load_file as load_numpy
 from safetensors.torch import load_file, save_file
 
@@ -305,6 +307,40 @@ def test_memory_ceiling_is_kept(program, nybble, stories, text, tmp_path):
     done = nybble(*run, "-o", tmp_path / "less", "--memory", "8M", ok=False)
     assert done.returncode == 1 and "raise --memory" in done.stderr
     assert not (tmp_path / "less").exists()
+
+
+@pytest.fixture
+def cell(request):
+    """A control group of the kernel: cell(limit, words) runs a program that cannot have more memory,
+    mapped files and page cache included; it is killed if it needs more."""
+    root = pathlib.Path("/sys/fs/cgroup")
+    unified = (root / "cgroup.controllers").exists()
+    group = (root if unified else root / "memory") / f"nybble-test-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        missing(f"{group}: {error}: a hard limit of memory needs root and control groups")
+    request.addfinalizer(group.rmdir)
+
+    def run(limit, words):
+        (group / ("memory.max" if unified else "memory.limit_in_bytes")).write_text(str(limit))
+        enter = 'echo $$ >"$0" && exec "$@"'
+        return subprocess.run(["sh", "-c", enter, str(group / "cgroup.procs"), *map(str, words)],
+                              capture_output=True, text=True)
+
+    return run
+
+
+@pytest.mark.real
+def test_memory_ceiling_holds_under_a_hard_limit(program, cell, smollm2, text, tmp_path):
+    ceiling = 150 << 20
+    run = [program, "quantize", smollm2, "-g", 64, "--calib", text, "-n", 16, "-l", 512]
+    done = cell(ceiling, [*run, "-o", tmp_path / "kept", "--memory", ceiling, "--json"])
+    assert done.returncode == 0, (done.returncode, done.stderr)
+    free = cell(ceiling, [*run, "-o", tmp_path / "free", "--json"])
+    print(f"with a hard limit of {ceiling >> 20} MiB: exit {done.returncode} with --memory, "
+          f"{free.returncode} without")
+    assert free.returncode == -signal.SIGKILL  # the limit is real
 
 
 def poison(name, value):
