@@ -218,6 +218,20 @@ def test_same_bytes_at_any_thread_count(nybble, stories, text, tmp_path, method,
     assert results[0] and all(r == results[0] for r in results)
 
 
+@pytest.mark.parametrize("level", ["portable", "avx2", "avx512", "avx512vnni", "avx512bf16"])
+@pytest.mark.parametrize("compute", ["f32", "bf16"])
+def test_same_bytes_at_any_thread_count_of_every_kernel_level(nybble, stories, text, tmp_path,
+                                                              level, compute):
+    """A level that this CPU lacks is capped to the best one that it has."""
+    results = []
+    for threads in (1, 3):
+        out = tmp_path / str(threads)
+        nybble("quantize", stories, "-o", out, "--threads", threads, "--compute", compute,
+               *settings(text, "-g", -1), env={**os.environ, "NYB_CPU": level})
+        results.append(sums(out))
+    assert results[0] and results[0] == results[1]
+
+
 def test_bf16_products_change_little(nybble, stories, text, tmp_path):
     """Both runs say what they were made of, differ, and give models of nearly the same loss."""
     losses, results = [], []
