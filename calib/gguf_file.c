@@ -79,7 +79,10 @@ static nyb_status encode(void *out, const nyb_gguf_item *item, const float *row,
     const nyb_block_codec *const codec = nyb_block_codec_get(item->dtype);
     if (codec) {
         const size_t blocks = item->cols / nyb_dtype_block(item->dtype).values;
-        codec->quantize(out, row, blocks);
+        if (item->importance)
+            codec->quantize_weighted(out, row, item->importance, blocks);
+        else
+            codec->quantize(out, row, blocks);
         return nyb_blocks_finite(codec, out, blocks) ? NYB_OK : too_large(item, err);
     }
     nyb_narrow(out, item->dtype, row, item->cols);
@@ -269,9 +272,10 @@ static json_t *report_of(const nyb_gguf_plan *p, const nyb_quantize_result *r)
     for (size_t i = 0; i < p->count; i++) {
         const nyb_gguf_item *const item = &p->items[i];
         json_array_append_new(
-            tensors, json_pack("{s:s, s:s, s:I, s:I, s:b}", "name", item->name, "type",
+            tensors, json_pack("{s:s, s:s, s:I, s:I, s:b, s:b}", "name", item->name, "type",
                                nyb_dtype_name(item->dtype), "rows", (json_int_t) item->rows, "cols",
-                               (json_int_t) item->cols, "packed_before", item->linear != NULL));
+                               (json_int_t) item->cols, "packed_before", item->linear != NULL,
+                               "weighed", item->importance != NULL));
         if (item->dtype != item->asked)
             json_array_append_new(fallbacks, json_pack("{s:s, s:s, s:s}", "tensor", item->name,
                                                        "asked", nyb_dtype_name(item->asked), "used",

@@ -7,13 +7,14 @@
 #include "nybble/quantize.h"
 
 typedef struct nyb_gguf_params {
-    const char *model; // folder or GGUF file
-    const char *names; // folder whose tokenizer and config.json count; NULL: model
-    const char *out;   // file
-    nyb_dtype dtype;   // of matrices: f32, f16, bf16 or a block type that can be written
-    bool exact;        // layers that are quantised already have to keep their values
-    bool force;        // replace a file
-    json_t *report;    // borrowed, may be NULL: put into the report as "solve"
+    const char *model;   // folder or GGUF file
+    const char *names;   // folder whose tokenizer and config.json count; NULL: model
+    const char *out;     // file
+    nyb_dtype dtype;     // of matrices: f32, f16, bf16 or a block type that can be written
+    const char *imatrix; // importance matrix to round by; NULL: none
+    bool exact;          // layers that are quantised already have to keep their values
+    bool force;          // replace a file
+    json_t *report;      // borrowed, may be NULL: put into the report as "solve"
 } nyb_gguf_params;
 
 // The type behind "Q4_0", "F16", ...; false for words that name no type that can be written.

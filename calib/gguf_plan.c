@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "calib/gguf_blocks.h"
+#include "calib/importance.h"
 #include "core/dtype.h"
 #include "core/file.h"
 #include "formats/safetensors.h"
@@ -365,6 +366,37 @@ static nyb_status finish(nyb_gguf_plan *p, nyb_err *err)
     return status;
 }
 
+// What the importance matrix knows of each matrix. That of another model fits none of them.
+static nyb_status weigh_items(nyb_gguf_plan *p, const nyb_gguf *file, nyb_err *err)
+{
+    nyb_status status = NYB_OK;
+    size_t known = 0;
+    for (size_t i = 0; i < p->count && status == NYB_OK; i++) {
+        nyb_gguf_item *const item = &p->items[i];
+        if (item->rank != 2 || !nyb_dtype_is_block(item->dtype))
+            continue;
+        status = nyb_importance_of(&item->importance, file, &p->arena, item->name, item->cols, err);
+        known += item->importance != NULL;
+    }
+    if (status == NYB_OK && known == 0)
+        status = nyb_fail(err, NYB_E_FORMAT, "%s: knows none of the matrices of %s", file->path,
+                          p->params->model);
+    return status;
+}
+
+static nyb_status read_importance(nyb_gguf_plan *p, nyb_err *err)
+{
+    nyb_gguf file;
+    if (!p->params->imatrix)
+        return NYB_OK;
+    nyb_status status = nyb_importance_open(&file, p->params->imatrix, err);
+    if (status != NYB_OK)
+        return status;
+    status = weigh_items(p, &file, err);
+    nyb_gguf_close(&file);
+    return status;
+}
+
 nyb_status nyb_gguf_plan_open(nyb_gguf_plan *out, const nyb_gguf_params *params, nyb_err *err)
 {
     *out = (nyb_gguf_plan){.params = params};
@@ -373,6 +405,8 @@ nyb_status nyb_gguf_plan_open(nyb_gguf_plan *out, const nyb_gguf_params *params,
         const nyb_gguf *const file = nyb_checkpoint_gguf(nyb_model_checkpoint(out->model));
         status = file ? copy_metadata(out, file, err) : add_metadata(out, err);
     }
+    if (status == NYB_OK)
+        status = read_importance(out, err);
     if (status == NYB_OK)
         status = finish(out, err);
     if (status != NYB_OK)

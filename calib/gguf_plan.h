@@ -13,6 +13,7 @@ typedef struct nyb_gguf_item {
     const nyb_tensor *source; // NULL: the linear is quantised, or `values` has it
     const nyb_linear *linear; // quantised in the source
     const float *values;      // computed
+    const float *importance;  // [cols] of each input, NULL: not known
     nyb_dtype dtype, asked;   // in the file, before rows that do not fit changed it
     size_t rows, cols;
     unsigned rank;

@@ -144,11 +144,18 @@ nyb_status nyb_gguf_quantize(const nyb_context *ctx, const nyb_quantize_params *
                              nyb_quantize_result *result, nyb_err *err)
 {
     nyb_quantize_result r = {0};
-    nyb_gguf_params file = {.model = params->model, .out = params->out, .force = params->force};
+    nyb_gguf_params file = {.model = params->model,
+                            .out = params->out,
+                            .imatrix = params->imatrix_in,
+                            .force = params->force};
     nyb_status status = find_type(&file.dtype, params, err);
     if (status != NYB_OK)
         return status;
-    if (params->settings.method == NYB_METHOD_GPTQ) {
+    if (params->imatrix_in && params->settings.method != NYB_METHOD_RTN) {
+        status = nyb_fail(err, NYB_E_ARG,
+                          "%s: --imatrix-in stands in for calibration: use --method rtn with it",
+                          params->imatrix_in);
+    } else if (params->settings.method == NYB_METHOD_GPTQ) {
         status = solve(ctx, params, &file, &r, err);
     } else if (params->settings.method != NYB_METHOD_RTN) {
         status = nyb_fail(err, NYB_E_ARG, "%s is rounded by the methods rtn and gptq only",

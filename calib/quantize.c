@@ -307,6 +307,11 @@ nyb_status nyb_quantize(const nyb_context *ctx, const nyb_quantize_params *param
     nyb_job job;
     if (nyb_gguf_wanted(params))
         return nyb_gguf_quantize(ctx, params, result, err);
+    if (params->imatrix_in)
+        return nyb_fail(err, NYB_E_ARG,
+                        "%s: --imatrix-in rounds GGUF files alone: use --format gguf:TYPE and "
+                        "--method rtn",
+                        params->imatrix_in);
     nyb_status status = nyb_job_open(ctx, &job, params, err);
     if (status != NYB_OK)
         return status;

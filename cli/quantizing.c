@@ -141,6 +141,9 @@ const nyb_option nyb_quantizing_options[] = {
          "is one file for llama.cpp, by --method rtn as llama-quantize rounds, or by gptq on the "
          "type's own grid.",
      .section = "Output"},
+    {"imatrix-in", 0, NYB_OPTION_PATH, INTO(imatrix_in), .value = "FILE",
+     .about = "llama.cpp's importance matrix (imatrix.gguf): plain rounding to a GGUF file then "
+              "weighs each input's error, as llama-quantize does it."},
     {"imatrix", 0, NYB_OPTION_PATH, INTO(imatrix), .value = "FILE",
      .about = "Also write llama.cpp's importance matrix: sums of squares of every layer's inputs."},
     {"shard-size", 0, NYB_OPTION_BYTES, INTO(shard_size), .value = "BYTES",
@@ -218,6 +221,7 @@ nyb_quantize_params nyb_quantizing_params(const nyb_call *call)
         .experts = {.calibration = (nyb_expert_calibration) o->expert_calibration,
                     .min_tokens = o->expert_min_tokens,
                     .fallback = (nyb_expert_fallback) o->expert_fallback},
+        .imatrix_in = o->imatrix_in,
         .imatrix = o->imatrix,
         .shard_bytes = o->shard_size,
         .force = o->force,

@@ -95,10 +95,11 @@ typedef struct nyb_quantize_params {
 
     nyb_samples_params samples; // .path NULL: no calibration data (enough for rtn and int4)
     nyb_expert_params experts;  // of models that have them
-    const char *imatrix;        // file for llama.cpp's importance matrix of the inputs, NULL: none
-    size_t shard_bytes;         // of one output file, 0: 5 GB
-    bool force;                 // replace an existing output folder
-    bool resume;                // go on with what an interrupted run left behind
+    const char *imatrix_in; // llama.cpp's importance matrix, to round a GGUF file by; NULL: none
+    const char *imatrix;    // file for llama.cpp's importance matrix of the inputs, NULL: none
+    size_t shard_bytes;     // of one output file, 0: 5 GB
+    bool force;             // replace an existing output folder
+    bool resume;            // go on with what an interrupted run left behind
 } nyb_quantize_params;
 
 #define NYB_QUANTIZE_DEFAULTS                                                                      \

@@ -57,3 +57,41 @@ def test_bytes_are_llama_quantizes(nybble, smollm2, tmp_path):
                 for p in (theirs, ours))
         assert a.keys() == b.keys() and len(a) == 272
         assert [n for n in a if a[n] != b[n]] == [], kind
+
+
+def test_weighted_rounding_is_ggmls(nybble, smollm2, tmp_path):
+    """Byte for byte what ggml_quantize_chunk makes of a matrix with these weights."""
+    import pathlib
+
+    lib = ctypes.CDLL(str(next((pathlib.Path(llama_cpp.__file__).parent / "lib").glob("libggml-base.so"))))
+    lib.ggml_quantize_chunk.restype = ctypes.c_size_t
+    rng = np.random.default_rng(4)
+    full = {t.name: t for t in gguf.GGUFReader(write(nybble, smollm2, tmp_path / "f.gguf", "F32")).tensors}
+    names = [f"blk.{b}.ffn_down.weight" for b in (0, 7, 29)] # rows of 1536: whole K blocks
+    writer = gguf.GGUFWriter(tmp_path / "i.gguf", "llama")
+    writer.add_type("imatrix")
+    weights = {}
+    for name in names:
+        weights[name] = np.exp(2 * rng.standard_normal(1536)).astype(np.float32)
+        writer.add_tensor(f"{name}.in_sum2", weights[name][None])
+        writer.add_tensor(f"{name}.counts", np.ones((1, 1), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    for kind in ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"):
+        nybble("quantize", smollm2, "-o", tmp_path / "q.gguf", "-f", f"gguf:{kind}", "-m", "rtn", "-q",
+               "--force", "--imatrix-in", tmp_path / "i.gguf")
+        ours = {t.name: t for t in gguf.GGUFReader(tmp_path / "q.gguf").tensors}
+        for name in names:
+            x = np.ascontiguousarray(full[name].data, np.float32)
+            want = np.zeros(ours[name].data.nbytes, np.uint8)
+            pointer = lambda a: a.ctypes.data_as(ctypes.c_void_p)
+            lib.ggml_quantize_chunk(int(gguf.GGMLQuantizationType[kind]), pointer(x), pointer(want),
+                                    ctypes.c_int64(0), ctypes.c_int64(x.shape[0]),
+                                    ctypes.c_int64(x.shape[1]), pointer(weights[name]))
+            got = np.frombuffer(ours[name].data.tobytes(), np.uint8)
+            size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]][1]
+            off = np.any((got != want).reshape(-1, size), 1).mean()
+            print(f"{kind} {name}: {off:.2%} of the blocks differ")
+            assert off == 0

@@ -291,3 +291,69 @@ def test_importance_matrix(nybble, stories, tmp_path):
                   tmp_path / "r.gguf", ok=False)
     assert done.returncode == 1 and "use --method gptq" in done.stderr
     assert not (tmp_path / "r.gguf").exists() and not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q6_K"])
+def test_rounding_by_an_importance_matrix(nybble, tmp_path, monkeypatch, kind):
+    """The weighted error of every matrix falls, and that of a matrix of ones need not."""
+    import families
+
+    monkeypatch.setitem(families.FAMILIES, "llama", ("Llama", "LlamaForCausalLM", [families.sizes(
+        hidden_size=256, intermediate_size=256, num_attention_heads=4, num_hidden_layers=1)]))
+    families.make("llama", 0, tmp_path / "m")
+    (tmp_path / "m" / "tokenizer.json").write_text(json.dumps(TOKENIZER))
+    rng = np.random.default_rng(5)
+    np.save(tmp_path / "c.npy", rng.integers(0, 97, (16, 32)).astype(np.int32))
+    nybble("quantize", tmp_path / "m", "-o", tmp_path / "q", "-g", "-1", "-n", "16", "-l", "32",
+           "--calib", tmp_path / "c.npy", "--imatrix", tmp_path / "i.gguf")
+    write(nybble, tmp_path / "m", tmp_path / "a.gguf", kind)
+    write(nybble, tmp_path / "m", tmp_path / "b.gguf", kind, "--imatrix-in", tmp_path / "i.gguf")
+    write(nybble, tmp_path / "m", tmp_path / "f.gguf", "F32")
+    weights = {t.name: t.data for t in gguf.GGUFReader(tmp_path / "i.gguf").tensors}
+    full = {t.name: t.data for t in gguf.GGUFReader(tmp_path / "f.gguf").tensors}
+    errors = {}
+    for name in ("a", "b"):
+        for t in gguf.GGUFReader(tmp_path / f"{name}.gguf").tensors:
+            if f"{t.name}.in_sum2" in weights:
+                off = quants.dequantize(t.data, T[kind]) - full[t.name]
+                errors.setdefault(t.name, []).append(
+                    float(np.sum(off.astype(np.float64)**2 * weights[f"{t.name}.in_sum2"].ravel())))
+    assert len(errors) == 7
+    print({n: round(b / a, 3) for n, (a, b) in errors.items()})
+    for plain, weighed in errors.values():
+        assert weighed < plain if kind != "Q8_0" else weighed == plain
+    report = json.loads((tmp_path / "b.gguf.report.json").read_text())
+    assert sum(t["weighed"] for t in report["tensors"]) == 7
+
+
+def test_importance_matrices_that_do_not_fit_are_refused(nybble, stories, tmp_path):
+    def line(path, *more, method="rtn"):
+        done = nybble("quantize", stories, "-o", tmp_path / "x.gguf", "-m", method, "--imatrix-in",
+                      path, *more, ok=False)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1
+        assert not (tmp_path / "x.gguf").exists()
+        return done.stderr
+
+    def matrix(name, tensors, kind="imatrix"):
+        writer = gguf.GGUFWriter(tmp_path / name, "llama")
+        writer.add_type(kind)
+        for key, x in tensors.items():
+            writer.add_tensor(key, np.asarray(x, np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return tmp_path / name
+
+    to = ("-f", "gguf:Q4_0")
+    name = "blk.0.attn_q.weight"
+    (tmp_path / "old.dat").write_bytes(b"\x02\0\0\0\x05\0\0\0hello")
+    assert "llama-imatrix --in-file" in line(tmp_path / "old.dat", *to)
+    assert "'general.type' is not" in line(matrix("a", {"x": [1.0]}, "model"), *to)
+    assert "knows none of the matrices" in line(matrix("b", {"x.in_sum2": [1], "x.counts": [1]}), *to)
+    short = matrix("c", {f"{name}.in_sum2": np.ones((1, 63)), f"{name}.counts": [[1]]})
+    assert "of 64 F32 numbers" in line(short, *to)
+    bad = matrix("d", {f"{name}.in_sum2": -np.ones((1, 64)), f"{name}.counts": [[1]]})
+    assert "a sum of -1" in line(bad, *to)
+    assert "use --method rtn" in line(short, *to, method="gptq")
+    assert "rounds GGUF files alone" in line(short, "-g", "-1")
