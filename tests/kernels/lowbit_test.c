@@ -506,15 +506,15 @@ enum { BYTE_INPUTS = 3 };
 // The same in 64-bit whole numbers, group by group, and the documented operations in f32.
 static float whole_product(const nyb_qweight *q, size_t i, const int8_t *x, float step)
 {
+    static int64_t sums[1500];
     float total = 0.0f;
-    for (size_t g = 0; g < q->groups; g++) {
-        int64_t sum = 0;
-        for (size_t j = 0; j < q->cols; j++) {
-            if (q->group_of[j] == g)
-                sum += ((int64_t) q->codes[i * q->cols + j] - q->zeros[i * q->groups + g]) * x[j];
-        }
-        total += q->scales[i * q->groups + g] * (float) sum;
+    memset(sums, 0, q->groups * sizeof(*sums));
+    for (size_t j = 0; j < q->cols; j++) {
+        const size_t g = q->group_of[j];
+        sums[g] += ((int64_t) q->codes[i * q->cols + j] - q->zeros[i * q->groups + g]) * x[j];
     }
+    for (size_t g = 0; g < q->groups; g++)
+        total += q->scales[i * q->groups + g] * (float) sums[g];
     return total * step;
 }
 
