@@ -27,13 +27,17 @@ typedef struct converting {
 
 // ---- One layer ------------------------------------------------------------------------------
 
+// The layer's weights. What its input is rounded to is no part of them: configurations say that in
+// ways that layouts do not share.
 static nyb_status read_layer(nyb_qweight *q, const nyb_job *job, const nyb_job_layer *layer,
                              nyb_err *err)
 {
     const nyb_linear *const l = layer->linear;
-    return nyb_quantization_read(q, nyb_model_quantization(job->model),
-                                 nyb_model_checkpoint(job->model), l->module, l->rows, l->cols,
-                                 err);
+    const nyb_status status =
+        nyb_quantization_read(q, nyb_model_quantization(job->model),
+                              nyb_model_checkpoint(job->model), l->module, l->rows, l->cols, err);
+    q->input_scale = 0.0f;
+    return status;
 }
 
 static bool is_centred(const nyb_qweight *q)

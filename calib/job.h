@@ -27,20 +27,27 @@ typedef struct nyb_job_layer {
     nyb_dtype dtype;          // of floats
 } nyb_job_layer;
 
+// A tensor of the source, and what takes its place, of the same shape.
+typedef struct nyb_replaced {
+    const nyb_tensor *base, *with;
+} nyb_replaced;
+
 typedef struct nyb_job {
     const nyb_quantize_params *params;
     nyb_arena arena;
     nyb_model *model;
     const nyb_layout *layout; // NULL: the output has floats alone
     nyb_recipe recipe;
-    nyb_job_layer *layers; // [count] block by block, in the blocks' own order
-    size_t count, rounded; // all, those that are not skipped
-    nyb_job_layer head;    // .linear NULL: it stays as it is
-    bool casts;            // matrices that are copied become `dtype`
-    bool keeps_config;     // the source's configuration holds for the output
-    bool once;             // the run cannot be taken up after an interruption
-    bool calibrated;       // some layer needs a Hessian
-    bool observed;         // some layer needs a scale of its input
+    nyb_job_layer *layers;        // [count] block by block, in the blocks' own order
+    size_t count, rounded;        // all, those that are not skipped
+    nyb_job_layer head;           // .linear NULL: it stays as it is
+    bool casts;                   // matrices that are copied become `dtype`
+    bool keeps_config;            // the source's configuration holds for the output
+    const nyb_replaced *replaced; // [replaced_count] tensors of floats that are not copied
+    size_t replaced_count;
+    bool once;       // the run cannot be taken up after an interruption
+    bool calibrated; // some layer needs a Hessian
+    bool observed;   // some layer needs a scale of its input
     nyb_samples samples;
     nyb_dtype dtype; // of the model's linear weights, of the embedding where they are quantised
 } nyb_job;

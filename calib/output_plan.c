@@ -84,6 +84,12 @@ static nyb_status add_copy(planning *p, const nyb_tensor *source)
         if (status != NYB_OK)
             return status;
     }
+    for (size_t i = 0; i < p->job->replaced_count; i++) {
+        if (p->job->replaced[i].base == source) {
+            add(p, (nyb_output_item){.source = p->job->replaced[i].with});
+            return NYB_OK;
+        }
+    }
     add(p, (nyb_output_item){.source = source});
     return NYB_OK;
 }
@@ -144,7 +150,7 @@ static bool is_zero(const nyb_tensor *tensor)
 // Writers of quantised layers add biases of zeros, which no other layer of the family has.
 static nyb_status add_bias(planning *p, const nyb_job_layer *layer, const nyb_tensor *bias)
 {
-    if (!layer->linear->stray_bias || layer->form == NYB_FORM_COPY)
+    if (!layer->linear->stray_bias || layer->form == NYB_FORM_COPY || p->job->keeps_config)
         return add_copy(p, bias);
     if (is_zero(bias))
         return NYB_OK;
