@@ -77,7 +77,9 @@ static void count_layer(const nyb_job *job, const nyb_job_layer *layer, double t
     if (job->calibrated)
         p->forward_flops += 2.0 * tokens * rows * cols;
     if (nyb_job_calibrates(layer))
-        p->solve_flops += 3.0 * rows * cols * cols; // the solve and two losses
+        // The solve and two losses; refinement's rounds and the product that it starts from.
+        p->solve_flops += (3.0 + 2.0 * (layer->settings.refine + (layer->settings.refine > 0))) *
+                          rows * cols * cols;
     if (!layer->settings.skip) {
         const size_t together =
             layer->spec.scale_rows < layer->spec.rows ? layer->spec.scale_rows : layer->spec.rows;

@@ -510,24 +510,38 @@ nyb_status nyb_walk(const nyb_context *ctx, const nyb_job *job, nyb_output *out,
     return status;
 }
 
+// What refinement takes for one layer, lines of its row tiles apart.
+static size_t refine_bytes(const nyb_job_layer *layer)
+{
+    const nyb_settings *const s = &layer->settings;
+    const size_t cols = layer->linear->cols;
+    if (!nyb_job_calibrates(layer) || s->refine == 0)
+        return 0;
+    const bool reordered = s->order == NYB_ORDER_FULL && !s->static_groups && s->group_size != 0;
+    return (nyb_layout_groups(&layer->spec) + (reordered ? cols : 0)) * cols * sizeof(float);
+}
+
 nyb_walk_bytes nyb_walk_memory(const nyb_context *ctx, const nyb_job *job)
 {
     const size_t width = widest_input(job);
     const nyb_samples *const s = &job->samples;
     nyb_walk_bytes bytes = {.weights = nyb_block_weights_bytes(job->model)};
-    size_t largest = 0;
+    size_t largest = 0, refined = 0;
     for (size_t i = 0; i < job->count; i++) {
+        const size_t more = refine_bytes(&job->layers[i]);
+        refined = more > refined ? more : refined;
         const size_t size = job->layers[i].linear->rows * job->layers[i].linear->cols;
         largest = size > largest ? size : largest;
     }
-    // The codes and their packed copy, the solver's working copy of a row tile for each thread.
-    bytes.other = PROGRAM_BYTES + 3 * largest + nyb_threads(ctx) * 4 * 64 * width;
+    // The codes and their packed copy, the solver's working copies of a row tile for each thread.
+    const size_t lines = refined > 0 ? 4 : 1;
+    bytes.other = PROGRAM_BYTES + 3 * largest + nyb_threads(ctx) * lines * 4 * 64 * width;
     bytes.other += NYB_UNIT_TOKENS * width * sizeof(float) + s->count * s->length * 5;
     if (!job->calibrated)
         return bytes;
     bytes.hessians = 2 * width * width * sizeof(float) +
                      nyb_hessian_scratch(ctx, width, NYB_UNIT_TOKENS) +
-                     nyb_hessian_loss_bytes(ctx, width);
+                     nyb_hessian_loss_bytes(ctx, width) + refined;
     const size_t fixed = bytes.weights + bytes.hessians + bytes.other;
     const size_t ceiling = ctx ? ctx->memory_bytes : 0;
     const size_t room = ceiling > fixed ? ceiling - fixed : ceiling > 0 ? 1 : 0;

@@ -10,6 +10,9 @@
 // product to be fast, few enough for the block's share to stay in the second-level cache.
 enum { BLOCK = 128 };
 
+// A tile is done when a round lowers its loss by less than this part.
+#define SETTLED 1e-3
+
 static_assert((int) NYB_CODE_ROWS == (int) NYB_LANES, "one tile of rows");
 
 // ---- Blocks --------------------------------------------------------------------------------
@@ -298,17 +301,22 @@ static void load_rows(const nyb_refine_plan *plan, nyb_refine_scratch s, size_t 
     }
 }
 
-// D H D^T of every row, without damping.
-static void measure(const nyb_refine_plan *plan, nyb_refine_scratch s, double *loss)
+// The sum of D (H + lambda I) D^T over all rows; `bare` is D H D^T of each.
+static double measure(const nyb_refine_plan *plan, nyb_refine_scratch s, double *bare)
 {
-    for (size_t lane = 0; lane < NYB_LANES; lane++)
-        loss[lane] = 0.0;
+    double loss[NYB_LANES] = {0}, square[NYB_LANES] = {0}, total = 0.0;
     for (size_t p = 0; p < s.d.rows; p++) {
         const float *const d = nyb_row(s.d, p), *const slope = nyb_row(s.slopes, p);
-        for (size_t lane = 0; lane < NYB_LANES; lane++)
-            loss[lane] +=
-                (double) d[lane] * ((double) slope[lane] - plan->lambda * (double) d[lane]);
+        for (size_t lane = 0; lane < NYB_LANES; lane++) {
+            loss[lane] += (double) d[lane] * (double) slope[lane];
+            square[lane] += (double) d[lane] * (double) d[lane];
+        }
     }
+    for (size_t lane = 0; lane < NYB_LANES; lane++) {
+        total += loss[lane];
+        bare[lane] = loss[lane] - plan->lambda * square[lane];
+    }
+    return total;
 }
 
 static void store_row(const nyb_refine_plan *plan, nyb_refine_scratch s, size_t row, size_t lane)
@@ -333,11 +341,14 @@ double nyb_tile_refine(const nyb_refine_plan *plan, nyb_refine_scratch s, size_t
 
     load_rows(plan, s, row0, rows);
     product(plan, s, s.slopes, s.d, 0, plan->q->cols);
-    measure(plan, s, before);
-    for (unsigned round = 0; round < plan->rounds; round++)
+    double loss = measure(plan, s, before), total = 0.0;
+    for (unsigned round = 0; round < plan->rounds; round++) {
+        const double last = loss;
         sweep(plan, s);
-    measure(plan, s, after);
-    double total = 0.0;
+        loss = measure(plan, s, after);
+        if (loss > last * (1.0 - SETTLED))
+            break;
+    }
     for (size_t lane = 0; lane < rows; lane++) {
         total += before[lane];
         if (after[lane] < before[lane])

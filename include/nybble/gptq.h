@@ -82,12 +82,12 @@ typedef struct nyb_gptq_params {
     double damping_growth;  // > 1: damping is multiplied by it when H + lambda I is not definite
     double damping_limit;   // no damping above this is tried
     size_t block_cols;      // columns solved before their errors reach the columns behind, >= 1
-    unsigned refine;        // rounds of refinement, [0, NYB_REFINE_MOST]; any search scales first
+    unsigned refine;        // at most so many rounds of refinement, [0, NYB_REFINE_MOST]
     bool skip_measurements; // leave rtn_loss and output_energy out: saves half of the solve's time
 } nyb_gptq_params;
 
 enum {
-    NYB_GPTQ_REFINE = 3,   // rounds of refinement unless told otherwise
+    NYB_GPTQ_REFINE = 6,   // rounds of refinement unless told otherwise
     NYB_REFINE_MOST = 100, // that may be asked for
 };
 
