@@ -69,23 +69,9 @@ static nyb_status fault(const char *what, nyb_err *err)
                     what, strerror(errno));
 }
 
-static int make_file(const char *folder)
-{
-    const int file = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (file >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL))
-        return file;
-    nyb_arena arena = {0};
-    char *const path = nyb_path_join(&arena, folder, "nybble_activations.XXXXXX");
-    const int named = path ? mkostemp(path, O_CLOEXEC) : -1;
-    if (named >= 0)
-        (void) unlink(path);
-    nyb_arena_clear(&arena);
-    return named;
-}
-
 static nyb_status open_file(nyb_activations *a, const char *folder, nyb_err *err)
 {
-    a->file = make_file(folder);
+    a->file = nyb_file_nameless(folder);
     if (a->file < 0)
         return fault("make", err);
     a->wide_cols = widest_kept(a->batch.model);

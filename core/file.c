@@ -1,9 +1,11 @@
+#define _GNU_SOURCE // O_TMPFILE
 #include "core/file.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -135,6 +137,26 @@ nyb_status nyb_file_copy(const char *from, const char *to, nyb_err *err)
     status = nyb_file_write(to, map.at, map.bytes, err);
     nyb_map_close(&map);
     return status;
+}
+
+const char *nyb_file_temporary(void)
+{
+    const char *const folder = getenv("TMPDIR");
+    return folder && *folder ? folder : "/tmp";
+}
+
+int nyb_file_nameless(const char *folder)
+{
+    const int file = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (file >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL))
+        return file;
+    nyb_arena arena = {0};
+    char *const path = nyb_path_join(&arena, folder, "nybble.XXXXXX");
+    const int named = path ? mkostemp(path, O_CLOEXEC) : -1;
+    if (named >= 0)
+        (void) unlink(path);
+    nyb_arena_clear(&arena);
+    return named;
 }
 
 bool nyb_path_exists(const char *path)

@@ -36,6 +36,13 @@ NYB_NODISCARD nyb_status nyb_file_write(const char *path, const void *bytes, siz
 
 NYB_NODISCARD nyb_status nyb_file_copy(const char *from, const char *to, nyb_err *err);
 
+// The folder for files that nobody is to see: TMPDIR, or /tmp.
+const char *nyb_file_temporary(void);
+
+// Opens a new file in the folder that has no name and is gone when it is closed. Negative, with
+// errno set, when there can be none.
+int nyb_file_nameless(const char *folder);
+
 bool nyb_path_exists(const char *path);
 bool nyb_path_is_folder(const char *path);
 

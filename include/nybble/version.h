@@ -16,7 +16,7 @@ typedef struct nyb_build_info {
     const char *kernel_level; // "portable", "avx2", "avx512", "avx512bf16"
     const char *blas;         // library and version
     const char *blas_core;    // the kernel set BLAS runs, for example "SkylakeX"
-    const char *hdf5;         // version, or "not built in"
+    const char *hdf5;         // version
     unsigned cpus;            // that this process may run on
 } nyb_build_info;
 
