@@ -4,12 +4,14 @@
 #include <string.h>
 
 #include "calib/gguf_quantize.h"
+#include "calib/keras_quantize.h"
 #include "calib/source_files.h"
 #include "calib/walk.h"
 #include "core/clock.h"
 #include "core/file.h"
 #include "core/log.h"
 #include "core/threads.h"
+#include "formats/keras_file.h"
 #include "nybble/version.h"
 
 // ---- What identifies a run ----------------------------------------------------------------
@@ -305,6 +307,8 @@ nyb_status nyb_quantize(const nyb_context *ctx, const nyb_quantize_params *param
 {
     nyb_quantize_result local = {0};
     nyb_job job;
+    if (nyb_keras_is(params->model))
+        return nyb_keras_quantize(ctx, params, result, err);
     if (nyb_gguf_wanted(params))
         return nyb_gguf_quantize(ctx, params, result, err);
     if (params->imatrix_in)

@@ -190,7 +190,7 @@ nyb_quantize_params nyb_quantizing_params(const nyb_call *call)
     return (nyb_quantize_params){
         .model = call->operands[0],
         .out = o->output,
-        .format = formats[o->format],
+        .format = nyb_call_given(call, "format") ? formats[o->format] : NULL,
         .recipe = o->recipe,
         .settings = {.method = (nyb_method) o->method,
                      .bits = (unsigned) o->weight_bits,
