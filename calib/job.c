@@ -4,7 +4,7 @@
 
 #include "calib/gguf_blocks.h"
 #include "calib/observe.h"
-#include "core/cpu.h"
+#include "calib/pass.h"
 #include "core/dtype.h"
 #include "ptq/grid.h"
 
@@ -206,17 +206,50 @@ static nyb_status settle_layers(nyb_job *job, nyb_err *err)
 static nyb_status read_samples(const nyb_context *ctx, nyb_job *job, nyb_err *err)
 {
     const nyb_samples_params *const wanted = &job->params->samples;
-    if (!job->calibrated && !job->observed)
+    if (job->params->hessians && wanted->path_count > 0 && !job->observed)
+        return nyb_fail(
+            err, NYB_E_ARG,
+            "both calibration data (%s) and a store of Hessians (%s) are given, want one",
+            wanted->paths[0], job->params->hessians);
+    job->forward = job->calibrated && !job->params->hessians;
+    if (!job->forward && !job->observed)
         return NYB_OK;
-    if (wanted->path_count == 0 && !job->calibrated)
+    if (wanted->path_count == 0 && !job->forward)
         return nyb_fail(err, NYB_E_ARG,
                         "static scales of inputs need calibration data: give --calib FILE (text or "
                         "ids), or use activations that are measured at run time");
     if (wanted->path_count == 0)
         return nyb_fail(err, NYB_E_ARG,
-                        "method gptq needs calibration data: give --calib FILE (text or ids), or "
-                        "use --method rtn");
+                        "method gptq needs calibration data: give --calib FILE (text or ids) or "
+                        "--hessians FILE, or use --method rtn");
     return nyb_samples_open(ctx, &job->samples, job->model, wanted, err);
+}
+
+// Opens the store of Hessians and makes sure that it is one of this model. What its products were made
+// of is only looked at when the caller says what to make them of.
+static nyb_status open_hessians(const nyb_context *ctx, nyb_job *job, nyb_err *err)
+{
+    nyb_store_about about;
+    nyb_context wanted = ctx ? *ctx : (nyb_context){0};
+    if (!job->params->hessians)
+        return NYB_OK;
+    nyb_hessian_store *const store = nyb_arena_alloc(&job->arena, 1, sizeof(*store));
+    if (!store)
+        return nyb_no_memory(err, "store", 1, sizeof(*store));
+    nyb_status status = nyb_hessian_store_open(store, job->params->hessians, err);
+    if (status != NYB_OK)
+        return status;
+    job->hessians = store;
+    if (wanted.compute == NYB_COMPUTE_AUTO)
+        wanted.compute = nyb_hessian_store_compute(store);
+    status = nyb_store_about_make(&about, &wanted, job->model,
+                                  job->params->experts.calibration == NYB_EXPERTS_ALL,
+                                  store->length, err);
+    if (status == NYB_OK) {
+        status = nyb_hessian_store_check(store, &about, "the run", err);
+        nyb_store_about_clear(&about);
+    }
+    return status;
 }
 
 // A row that is one group of the size that wider rows are cut into is called by that size: then
@@ -261,7 +294,7 @@ static bool describe_run(nyb_layout_run *out, const nyb_job *job, nyb_arena *are
                                          .layout = layer->layout};
         if (nyb_job_calibrates(layer)) {
             run.damp = s->damping;
-            run.true_sequential = true;
+            run.true_sequential = job->forward;
             run.static_groups |= s->static_groups;
             run.group_aware_order |= s->order == NYB_ORDER_GROUP;
         }
@@ -313,6 +346,8 @@ nyb_status nyb_job_open(const nyb_context *ctx, nyb_job *out, const nyb_quantize
         status = nyb_job_check_run(out, err);
     if (status == NYB_OK)
         status = read_samples(ctx, out, err);
+    if (status == NYB_OK)
+        status = open_hessians(ctx, out, err);
     if (status != NYB_OK)
         nyb_job_close(out);
     return status;
@@ -343,15 +378,15 @@ nyb_status nyb_job_observe(const nyb_context *ctx, nyb_job *job, nyb_err *err)
 
 nyb_compute nyb_job_compute(const nyb_context *ctx, const nyb_job *job)
 {
-    if (ctx && ctx->compute != NYB_COMPUTE_AUTO)
-        return ctx->compute;
-    return job->dtype == NYB_BF16 && (nyb_cpu() & NYB_CPU_AVX512BF16) ? NYB_COMPUTE_BF16
-                                                                      : NYB_COMPUTE_F32;
+    return job->hessians ? nyb_hessian_store_compute(job->hessians)
+                         : nyb_calibration_compute(ctx, job->dtype);
 }
 
 void nyb_job_close(nyb_job *job)
 {
     nyb_samples_close(&job->samples);
+    if (job->hessians)
+        nyb_hessian_store_close(job->hessians);
     nyb_model_close(job->model);
     nyb_recipe_close(&job->recipe);
     nyb_arena_clear(&job->arena);

@@ -3,6 +3,7 @@
 #ifndef NYB_CALIB_JOB_H_
 #define NYB_CALIB_JOB_H_
 
+#include "calib/hessian_store.h"
 #include "calib/recipe.h"
 #include "calib/samples.h"
 #include "core/hash.h"
@@ -48,7 +49,9 @@ typedef struct nyb_job {
     bool once;       // the run cannot be taken up after an interruption
     bool calibrated; // some layer needs a Hessian
     bool observed;   // some layer needs a scale of its input
+    bool forward;    // Hessians are made in the run: tokens are taken along from layer to layer
     nyb_samples samples;
+    nyb_hessian_store *hessians; // that layers are solved with instead; NULL: none
     nyb_dtype dtype; // of the model's linear weights, of the embedding where they are quantised
 } nyb_job;
 
@@ -62,8 +65,8 @@ void nyb_job_close(nyb_job *job); // zeroed is fine
 // Errors as nyb_observe().
 NYB_NODISCARD nyb_status nyb_job_observe(const nyb_context *ctx, nyb_job *job, nyb_err *err);
 
-// What the run's products are made of: ctx->compute; where that is NYB_COMPUTE_AUTO, bf16 for models
-// whose weights are bf16 on CPUs that have products of bf16, else f32.
+// What the run's products are made of: nyb_calibration_compute(), or what the store of Hessians was
+// made of.
 nyb_compute nyb_job_compute(const nyb_context *ctx, const nyb_job *job);
 
 // The layers of one block: *count of them from the pointer returned.

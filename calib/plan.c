@@ -74,7 +74,7 @@ static void count_layer(const nyb_job *job, const nyb_job_layer *layer, double t
                         nyb_quantize_plan *p)
 {
     const double rows = (double) layer->linear->rows, cols = (double) layer->linear->cols;
-    if (job->calibrated)
+    if (job->forward)
         p->forward_flops += 2.0 * tokens * rows * cols;
     if (nyb_job_calibrates(layer))
         // The solve and two losses; refinement's rounds and the product that it starts from.
@@ -115,11 +115,11 @@ static void count_block(const nyb_job *job, size_t block, nyb_quantize_plan *p)
             needed |= nyb_job_calibrates(&layers[i]);
         }
         if (needed) {
-            p->hessian_flops += tokens * width * width;
+            p->hessian_flops += job->forward ? tokens * width * width : 0.0;
             p->factor_flops += 2.0 / 3.0 * width * width * width;
         }
     }
-    if (job->calibrated) // half of the scores lie above the diagonal
+    if (job->forward) // half of the scores lie above the diagonal
         p->forward_flops += 2.0 * (double) p->tokens * (double) p->sequence_length *
                             (double) (c->heads * c->head_dim);
 }

@@ -65,12 +65,29 @@ static json_t *describe_files_read(const nyb_samples_params *params)
     return files;
 }
 
+static json_t *describe_store(const nyb_job *job)
+{
+    return json_pack("{s:s, s:s}", "file", nyb_base_name(job->params->hessians), "sha256",
+                     job->hessians->digest);
+}
+
+static json_t *describe_hessians(const nyb_job *job)
+{
+    const nyb_hessian_store *const s = job->hessians;
+    return json_pack("{s:o, s:b, s:O, s:I, s:I, s:{s:I}}", "hessians", describe_store(job),
+                     "sequential", false, "files", json_object_get(s->calibration, "files"),
+                     "samples", (json_int_t) s->samples, "sequence_length", (json_int_t) s->length,
+                     "tokens", "counted", (json_int_t) s->counted);
+}
+
 static json_t *describe_samples(const nyb_job *job)
 {
     const nyb_samples_params *const params = &job->params->samples;
     const nyb_samples *const s = &job->samples;
     char ids[NYB_HASH_TEXT], marks[NYB_HASH_TEXT];
-    if (!job->calibrated && !job->observed)
+    if (job->hessians && !job->observed)
+        return describe_hessians(job);
+    if (!job->forward && !job->observed)
         return json_null();
     nyb_hash_of(s->ids, s->count * s->length * sizeof(*s->ids), ids);
     json_t *const made =
@@ -78,6 +95,8 @@ static json_t *describe_samples(const nyb_job *job)
                   "samples", (json_int_t) s->count, "sequence_length", (json_int_t) s->length,
                   "bos", s->begins, "per_document", params->per_document, "chat", params->chat,
                   "ids_sha256", ids, "tokens", describe_tokens(job));
+    if (job->hessians)
+        json_object_set_new(made, "hessians", describe_store(job));
     if (!s->marks)
         return made;
     nyb_hash_of(s->marks, s->count * s->length, marks);
@@ -165,6 +184,14 @@ static double bits_per_weight(const json_t *blocks)
     return weights > 0.0 ? bits / weights : 0.0;
 }
 
+static void count_samples(const nyb_job *job, nyb_quantize_result *r)
+{
+    const nyb_hessian_store *const store = job->hessians;
+    const size_t length = store ? store->length : job->samples.length;
+    r->samples = store ? store->samples : job->samples.count;
+    r->tokens = r->samples * length;
+}
+
 static void summarize(const nyb_job *job, const nyb_output *out, nyb_quantize_result *r)
 {
     const json_t *const blocks = out->journal.blocks;
@@ -173,8 +200,7 @@ static void summarize(const nyb_job *job, const nyb_output *out, nyb_quantize_re
     r->layers = count;
     r->rtn_loss = sum_of(blocks, "rtn_loss", &count);
     r->bits_per_weight = bits_per_weight(blocks);
-    r->samples = job->samples.count;
-    r->tokens = job->samples.count * job->samples.length;
+    count_samples(job, r);
     r->bytes_out = nyb_store_total_bytes(out->store);
     r->bytes_in = nyb_source_bytes(nyb_model_checkpoint(job->model));
 }
@@ -252,10 +278,8 @@ static size_t count_in(const json_t *totals, const char *key)
 
 static nyb_quantize_result read_totals(const nyb_job *job, const json_t *totals)
 {
-    return (nyb_quantize_result){
+    nyb_quantize_result r = {
         .layers = count_in(totals, "layers"),
-        .samples = job->samples.count,
-        .tokens = job->samples.count * job->samples.length,
         .bits_per_weight = json_number_value(json_object_get(totals, "bits_per_weight")),
         .bytes_in = count_in(totals, "bytes_in"),
         .bytes_out = count_in(totals, "bytes_out"),
@@ -263,6 +287,8 @@ static nyb_quantize_result read_totals(const nyb_job *job, const json_t *totals)
         .rtn_loss = json_number_value(json_object_get(totals, "rtn_loss")),
         .resumed_blocks = nyb_block_count(job->model),
     };
+    count_samples(job, &r);
+    return r;
 }
 
 // Whether OUT is already the complete result of this very run, which is then told from its report.

@@ -5,100 +5,33 @@
 #include <string.h>
 
 #include "calib/imatrix.h"
-#include "core/file.h"
+#include "calib/pass.h"
 #include "core/log.h"
 #include "core/threads.h"
 
 // What the program and its libraries take before a run allocates anything.
 enum { PROGRAM_BYTES = 40 << 20 };
 
-enum { GATHER_ROWS = 128 }; // tokens of one task when a stage's inputs are gathered
-
 typedef struct walk {
     const nyb_context *ctx;
     const nyb_job *job;
     nyb_output *out;
     bool forward; // activations are carried along
-    nyb_activations activations;
-    nyb_block_weights weights;
-    float *tile;            // [NYB_UNIT_TOKENS, widest input]
+    nyb_pass pass;
     nyb_hessian hessian;    // of the current stage's input
     nyb_gptq_factor factor; // of the hessian, zeroed: none yet
     nyb_gptq_params asked;  // what the factor was made for
     json_t *records;        // of the current block's layers
     size_t solved;
     nyb_imatrix imatrix;
-    size_t *routed; // [experts] tokens that the current block's router sent to each
 } walk;
 
 // ---- One stage's Hessian ------------------------------------------------------------------
 
-typedef struct gather {
-    const walk *w;
-    size_t stage, token0;
-    nyb_mat into;
-} gather;
-
-static void gather_rows(void *arg, size_t index, unsigned worker)
+static nyb_status accumulate(void *arg, nyb_mat x, nyb_err *err)
 {
-    const gather *const g = arg;
-    const size_t row0 = index * GATHER_ROWS;
-    const size_t row1 = row0 + GATHER_ROWS < g->into.rows ? row0 + GATHER_ROWS : g->into.rows;
-    (void) worker;
-    nyb_stage_input(&g->w->activations.batch, &g->w->weights, g->stage, g->token0 + row0,
-                    nyb_block(g->into, row0, row1, 0, g->into.cols));
-}
-
-// The marks of the chunk's tokens, NULL: all of them count.
-static const unsigned char *marks_of(const walk *w)
-{
-    const nyb_activations *const a = &w->activations;
-    const unsigned char *const marks = w->job->samples.marks;
-    return marks ? marks + a->chunk * a->chunk_samples * a->length : NULL;
-}
-
-// Puts the rows of the tokens that count together at the tile's front; returns how many.
-static size_t keep_marked(const walk *w, const gather *g)
-{
-    const unsigned char *const marks = marks_of(w);
-    const uint32_t *const tokens = nyb_stage_tokens(&w->activations.batch, &w->weights, g->stage);
-    size_t kept = 0;
-    if (!marks)
-        return g->into.rows;
-    for (size_t i = 0; i < g->into.rows; i++) {
-        const size_t row = g->token0 + i;
-        if (!marks[tokens ? tokens[row] : row])
-            continue;
-        if (kept < i)
-            memcpy(nyb_row(g->into, kept), nyb_row(g->into, i), g->into.cols * sizeof(float));
-        kept++;
-    }
-    return kept;
-}
-
-// Adds the inputs of the chunk at hand, unit by unit.
-static nyb_status accumulate(walk *w, size_t stage, nyb_err *err)
-{
-    const nyb_batch *const batch = &w->activations.batch;
-    const size_t length = w->activations.length, unit = nyb_activations_unit(length) * length;
-    const size_t width = w->hessian.h.cols;
-    nyb_status status = NYB_OK;
-    for (size_t u = 0; u < batch->tokens; u += unit) {
-        const size_t stop = batch->tokens - u < unit ? batch->tokens : u + unit;
-        const size_t first = nyb_stage_row_at(batch, &w->weights, stage, u);
-        const size_t end = nyb_stage_row_at(batch, &w->weights, stage, stop);
-        for (size_t t = first; status == NYB_OK && t < end; t += NYB_UNIT_TOKENS) {
-            const size_t rows = end - t < NYB_UNIT_TOKENS ? end - t : NYB_UNIT_TOKENS;
-            gather g = {
-                .w = w, .stage = stage, .token0 = t, .into = nyb_mat_of(w->tile, rows, width)};
-            nyb_parallel(w->ctx, (rows + GATHER_ROWS - 1) / GATHER_ROWS, gather_rows, &g);
-            const size_t kept = keep_marked(w, &g);
-            if (kept > 0)
-                status =
-                    nyb_hessian_add(w->ctx, &w->hessian, nyb_mat_of(w->tile, kept, width), err);
-        }
-    }
-    return status;
+    walk *const w = arg;
+    return nyb_hessian_add(w->ctx, &w->hessian, x, err);
 }
 
 // The factor of the stage's Hessian; made anew only when a layer's settings ask for another one.
@@ -174,7 +107,7 @@ static nyb_status record(walk *w, const nyb_job_layer *layer, const nyb_qweight 
 static nyb_status solve(walk *w, const nyb_job_layer *layer, nyb_qweight *q,
                         nyb_gptq_report *report, nyb_err *err)
 {
-    const nyb_mat weight = w->weights.weights[layer->index];
+    const nyb_mat weight = w->pass.weights.weights[layer->index];
     const nyb_solve_params params = nyb_job_solve(w->job, layer);
     nyb_solve_input input = {.hessian = w->hessian.h.at ? &w->hessian : NULL};
     if (nyb_job_calibrates(layer)) {
@@ -194,7 +127,7 @@ static nyb_status finish_layer(walk *w, const nyb_job_layer *layer, const nyb_qw
     const nyb_status status = nyb_output_put(w->out, layer, q, err);
     if (status != NYB_OK)
         return status;
-    const double weight_error = replace(w->weights.weights[layer->index], q, w->tile);
+    const double weight_error = replace(w->pass.weights.weights[layer->index], q, w->pass.tile);
     nyb_step(w->ctx, &(nyb_progress){.stage = "quantize",
                                      .item = layer->linear->module,
                                      .unit = "layers",
@@ -208,7 +141,7 @@ static void record_expert(walk *w, int expert, bool fallback)
 {
     json_t *const r = json_array_get(w->records, json_array_size(w->records) - 1);
     json_object_set_new(r, "expert", json_integer(expert));
-    json_object_set_new(r, "routed_tokens", json_integer((json_int_t) w->routed[expert]));
+    json_object_set_new(r, "routed_tokens", json_integer((json_int_t) w->pass.routed[expert]));
     if (fallback)
         json_object_set_new(r, "fallback", json_string("too few calibration tokens"));
 }
@@ -226,15 +159,13 @@ static nyb_status round_layer(walk *w, const nyb_job_layer *layer, int expert, b
         return nyb_fail(err, status, "%s: '%s': %s", nyb_model_folder(w->job->model),
                         layer->linear->module, inner.text);
     status = finish_layer(w, layer, &q, &report, err);
-    if (status == NYB_OK && expert != NYB_ALL_TOKENS && w->forward)
+    if (status == NYB_OK && expert != NYB_ALL_TOKENS && (w->forward || w->job->hessians))
         record_expert(w, expert, fallback);
     nyb_qweight_clear(&q);
     return status;
 }
 
 // ---- Stages and blocks --------------------------------------------------------------------
-
-static const size_t no_stage = SIZE_MAX;
 
 // Whether a layer of the block's stage needs the Hessian of its input.
 static bool calibrates(const walk *w, size_t block, size_t stage)
@@ -248,54 +179,13 @@ static bool calibrates(const walk *w, size_t block, size_t stage)
     return needed;
 }
 
-// Tokens that count and were sent to each expert.
-static void count_routed(walk *w)
-{
-    const nyb_routes *const routes = &w->activations.batch.routes;
-    const unsigned char *const marks = marks_of(w);
-    for (size_t e = 0; e < nyb_model_config_of(w->job->model)->experts.count; e++)
-        for (size_t i = routes->starts[e]; i < routes->starts[e + 1]; i++)
-            w->routed[e] += !marks || marks[routes->tokens[i]];
-}
-
-// Takes every chunk through the stage `run` and adds the inputs of the stage `next`, which may be
-// the one behind `run` or the first of all. Either may be no_stage.
+// Takes the tokens through the stage `run` and sums up the Hessian of the stage `next`.
 static nyb_status pass(walk *w, size_t block, size_t run, size_t next, nyb_err *err)
 {
-    const nyb_model *const model = w->job->model;
-    nyb_activations *const a = &w->activations;
-    nyb_stage_flow first = {0}, second = {0};
-    if (run != no_stage)
-        first = nyb_stage_flow_of(model, block, run);
-    if (next != no_stage)
-        second = nyb_stage_flow_of(model, block, next);
-    const nyb_activation_part in = {
-        .x = first.x_in || (second.input_x && !first.x_out),
-        .wide = run != no_stage ? first.wide_in : second.wide_in,
-    };
-    const nyb_activation_part out = {.x = first.x_out, .wide = first.wide_out};
-
-    const bool expert = run != no_stage && nyb_stage_at(model, block, run).expert != NYB_ALL_TOKENS;
-    const bool routes = run != no_stage && nyb_stage_at(model, block, run).routes;
     nyb_status status = NYB_OK;
-    if (routes)
-        memset(w->routed, 0, nyb_model_config_of(model)->experts.count * sizeof(*w->routed));
-    if (next != no_stage)
-        status = nyb_hessian_init(&w->hessian, nyb_stage_at(model, block, next).width, err);
-    for (size_t c = 0; status == NYB_OK && c < a->chunks; c++) {
-        status = nyb_activations_load(a, c, in, err);
-        if (status == NYB_OK && expert && a->chunks > 1)
-            nyb_batch_list_routes(&a->batch);
-        if (status == NYB_OK && run != no_stage)
-            nyb_stage_run(w->ctx, &w->weights, run, &a->batch);
-        if (status == NYB_OK && routes)
-            count_routed(w);
-        if (status == NYB_OK && next != no_stage)
-            status = accumulate(w, next, err);
-        if (status == NYB_OK)
-            status = nyb_activations_save(a, out, err);
-    }
-    return status;
+    if (next != nyb_no_stage)
+        status = nyb_hessian_init(&w->hessian, nyb_stage_at(w->job->model, block, next).width, err);
+    return status == NYB_OK ? nyb_pass_stage(&w->pass, run, next, accumulate, w, err) : status;
 }
 
 // The experts with too few tokens, for a message.
@@ -304,9 +194,9 @@ static void list_starved(const walk *w, char *text, size_t room)
     const size_t least = w->job->params->experts.min_tokens;
     size_t used = 0;
     for (size_t e = 0; e < nyb_model_config_of(w->job->model)->experts.count; e++) {
-        if (w->routed[e] < (least ? least : 1) && used < room)
+        if (w->pass.routed[e] < (least ? least : 1) && used < room)
             used += (size_t) snprintf(text + used, room - used, "%s%zu (%zu tokens)",
-                                      used ? ", " : "", e, w->routed[e]);
+                                      used ? ", " : "", e, w->pass.routed[e]);
     }
 }
 
@@ -318,7 +208,8 @@ static nyb_status check_expert(const walk *w, size_t block, int expert, bool *en
     const size_t least = p->min_tokens ? p->min_tokens : 1;
     char starved[400] = "";
     *enough = true;
-    if (expert == NYB_ALL_TOKENS || p->calibration == NYB_EXPERTS_ALL || w->routed[expert] >= least)
+    if (expert == NYB_ALL_TOKENS || p->calibration == NYB_EXPERTS_ALL ||
+        w->pass.routed[expert] >= least)
         return NYB_OK;
     *enough = false;
     if (p->fallback == NYB_EXPERTS_RTN)
@@ -344,7 +235,7 @@ static nyb_status round_as_allowed(walk *w, const nyb_job_layer *layer, int expe
         return round_layer(w, layer, expert, false, err);
     nyb_log(w->ctx, NYB_LOG_WARNING,
             "%s: rounded to nearest, its expert has %zu calibration tokens", layer->linear->module,
-            w->routed[expert]);
+            w->pass.routed[expert]);
     plain.settings.method = NYB_METHOD_RTN;
     return round_layer(w, &plain, expert, true, err);
 }
@@ -364,30 +255,67 @@ static nyb_status round_stage(walk *w, size_t block, size_t stage_index, nyb_err
     return status;
 }
 
+// The stage's Hessian from the store: also where no layer is solved with it, for the losses.
+static nyb_status read_stage(walk *w, size_t block, size_t index, nyb_err *err)
+{
+    const nyb_stage stage = nyb_stage_at(w->job->model, block, index);
+    return nyb_hessian_store_read(w->job->hessians,
+                                  nyb_linear_at(w->job->model, block, stage.first)->module,
+                                  stage.width, &w->hessian, err);
+}
+
+// What the block's router did when the store was made.
+static nyb_status read_routed(walk *w, size_t block, nyb_err *err)
+{
+    nyb_status status = NYB_OK;
+    for (size_t s = 0; status == NYB_OK && s < nyb_stage_count(w->job->model, block); s++) {
+        const nyb_stage stage = nyb_stage_at(w->job->model, block, s);
+        nyb_store_entry entry;
+        if (stage.expert == NYB_ALL_TOKENS)
+            continue;
+        status = nyb_hessian_store_entry(w->job->hessians,
+                                         nyb_linear_at(w->job->model, block, stage.first)->module,
+                                         &entry, err);
+        w->pass.routed[stage.expert] = entry.routed;
+    }
+    return status;
+}
+
+static nyb_status round_stored(walk *w, size_t block, nyb_err *err)
+{
+    nyb_status status = read_routed(w, block, err);
+    for (size_t s = 0; status == NYB_OK && s < nyb_stage_count(w->job->model, block); s++) {
+        status = read_stage(w, block, s, err);
+        if (status == NYB_OK)
+            status = round_stage(w, block, s, err);
+    }
+    return status;
+}
+
 static nyb_status round_stages(walk *w, size_t block, nyb_err *err)
 {
     const size_t stages = nyb_stage_count(w->job->model, block);
     const bool last_block = block + 1 == nyb_block_count(w->job->model);
-    nyb_status status = calibrates(w, block, 0) ? pass(w, block, no_stage, 0, err) : NYB_OK;
+    nyb_status status = calibrates(w, block, 0) ? pass(w, block, nyb_no_stage, 0, err) : NYB_OK;
     for (size_t s = 0; status == NYB_OK && s < stages; s++) {
         const bool last = s + 1 == stages;
         status = round_stage(w, block, s, err);
         if (status == NYB_OK && w->forward && !(last && last_block)) // nobody reads the last output
             status =
-                pass(w, block, s, !last && calibrates(w, block, s + 1) ? s + 1 : no_stage, err);
+                pass(w, block, s, !last && calibrates(w, block, s + 1) ? s + 1 : nyb_no_stage, err);
     }
     return status;
 }
 
 static nyb_status round_block(walk *w, size_t block, nyb_err *err)
 {
-    nyb_status status = nyb_block_weights_load(w->ctx, &w->weights, block, err);
+    nyb_status status = nyb_block_weights_load(w->ctx, &w->pass.weights, block, err);
     if (status != NYB_OK)
         return status;
     w->records = json_array();
     if (!w->records)
         return nyb_no_memory(err, "records", 1, 1);
-    status = round_stages(w, block, err);
+    status = w->job->hessians ? round_stored(w, block, err) : round_stages(w, block, err);
     json_t *const line = status == NYB_OK ? json_pack("{s:I, s:O}", "block", (json_int_t) block,
                                                       "layers", w->records)
                                           : NULL;
@@ -396,56 +324,24 @@ static nyb_status round_block(walk *w, size_t block, nyb_err *err)
     return status == NYB_OK ? nyb_output_commit(w->out, line, err) : status;
 }
 
-// Takes every chunk through the block whose weights these are.
-static nyb_status run_block(walk *w, nyb_err *err)
-{
-    nyb_activations *const a = &w->activations;
-    nyb_status status = NYB_OK;
-    for (size_t c = 0; status == NYB_OK && c < a->chunks; c++) {
-        status = nyb_activations_load(a, c, (nyb_activation_part){.x = true}, err);
-        if (status == NYB_OK) {
-            nyb_block_run(w->ctx, &w->weights, &a->batch);
-            status = nyb_activations_save(a, (nyb_activation_part){.x = true}, err);
-        }
-    }
-    return status;
-}
-
-static nyb_status embed(walk *w, nyb_err *err)
-{
-    nyb_activations *const a = &w->activations;
-    const size_t step = a->chunk_samples * a->length;
-    nyb_status status = NYB_OK;
-    for (size_t c = 0; status == NYB_OK && c < a->chunks; c++) {
-        status = nyb_activations_load(a, c, (nyb_activation_part){0}, err);
-        if (status == NYB_OK)
-            status = nyb_embed(w->ctx, &a->batch, w->job->samples.ids + c * step, err);
-        if (status == NYB_OK)
-            status = nyb_activations_save(a, (nyb_activation_part){.x = true}, err);
-    }
-    const nyb_tensor *const table = nyb_model_embedding(w->job->model);
-    nyb_map_release(table->at, table->bytes);
-    return status;
-}
-
 // Runs the finished blocks with what was written of them.
 static nyb_status replay(walk *w, size_t blocks, nyb_err *err)
 {
     nyb_model *written = NULL;
-    nyb_block_weights_clear(&w->weights); // there is room for those of one model
+    nyb_block_weights_clear(&w->pass.weights); // there is room for those of one model
     nyb_status status = nyb_model_open(&written, w->out->partial, err);
     if (status == NYB_OK)
-        status = nyb_block_weights_init(&w->weights, written, err);
+        status = nyb_block_weights_init(&w->pass.weights, written, err);
     for (size_t b = 0; status == NYB_OK && b < blocks; b++) {
-        status = nyb_block_weights_load(w->ctx, &w->weights, b, err);
+        status = nyb_block_weights_load(w->ctx, &w->pass.weights, b, err);
         if (status == NYB_OK)
-            status = run_block(w, err);
+            status = nyb_pass_block(&w->pass, err);
         nyb_step(w->ctx, &(nyb_progress){
                              .stage = "replay", .unit = "blocks", .done = b + 1, .total = blocks});
     }
-    nyb_block_weights_clear(&w->weights);
+    nyb_block_weights_clear(&w->pass.weights);
     nyb_model_close(written);
-    return status == NYB_OK ? nyb_block_weights_init(&w->weights, w->job->model, err) : status;
+    return status == NYB_OK ? nyb_block_weights_init(&w->pass.weights, w->job->model, err) : status;
 }
 
 static nyb_status run(walk *w, nyb_err *err)
@@ -454,7 +350,7 @@ static nyb_status run(walk *w, nyb_err *err)
     const size_t finished = json_array_size(w->out->journal.blocks);
     nyb_status status = NYB_OK;
     const char *const imatrix = w->job->params->imatrix;
-    if (imatrix && (finished > 0 || !w->forward))
+    if (imatrix && (finished > 0 || !(w->forward || w->job->hessians)))
         return nyb_fail(
             err, NYB_E_ARG, "%s: an importance matrix needs the inputs of every layer: %s", imatrix,
             finished > 0 ? "start over with --force instead of --resume" : "use --method gptq");
@@ -463,7 +359,7 @@ static nyb_status run(walk *w, nyb_err *err)
     if (imatrix)
         status = nyb_imatrix_open(&w->imatrix, w->job, err);
     if (status == NYB_OK && w->forward)
-        status = embed(w, err);
+        status = nyb_pass_embed(&w->pass, err);
     if (status == NYB_OK && w->forward && finished > 0)
         status = replay(w, finished, err);
     for (size_t i = 0; i < w->job->count; i++)
@@ -473,40 +369,22 @@ static nyb_status run(walk *w, nyb_err *err)
     return status == NYB_OK && imatrix ? nyb_imatrix_save(&w->imatrix, err) : status;
 }
 
-static size_t widest_input(const nyb_job *job)
-{
-    size_t widest = 0;
-    for (size_t i = 0; i < job->count; i++)
-        widest = job->layers[i].linear->cols > widest ? job->layers[i].linear->cols : widest;
-    return widest;
-}
-
 nyb_status nyb_walk(const nyb_context *ctx, const nyb_job *job, nyb_output *out, nyb_err *err)
 {
-    walk w = {.ctx = ctx, .job = job, .out = out, .forward = job->calibrated};
-    const size_t width = widest_input(job);
-    w.tile = nyb_alloc_raw(NYB_UNIT_TOKENS * width, sizeof(float));
-    nyb_status status =
-        w.tile ? NYB_OK : nyb_no_memory(err, "inputs", NYB_UNIT_TOKENS * width, sizeof(float));
-    if (status == NYB_OK)
-        status = nyb_block_weights_init(&w.weights, job->model, err);
-    if (status == NYB_OK && w.forward)
-        status = nyb_activations_open(&w.activations, ctx, job->model, job->samples.count,
-                                      job->samples.length, nyb_walk_memory(ctx, job).chunk_samples,
-                                      out->partial, err);
-    w.routed = nyb_alloc(nyb_model_config_of(job->model)->experts.count + 1, sizeof(*w.routed));
-    if (status == NYB_OK && !w.routed)
-        status = nyb_no_memory(err, "experts", 1, sizeof(*w.routed));
-    w.activations.batch.routes.all = job->params->experts.calibration == NYB_EXPERTS_ALL;
+    walk w = {.ctx = ctx, .job = job, .out = out, .forward = job->forward};
+    const nyb_pass_params params = {
+        .samples = w.forward ? &job->samples : NULL,
+        .chunk_samples = nyb_walk_memory(ctx, job).chunk_samples,
+        .folder = out->partial,
+        .all_experts = job->params->experts.calibration == NYB_EXPERTS_ALL,
+    };
+    nyb_status status = nyb_pass_open(&w.pass, ctx, job->model, &params, err);
     if (status == NYB_OK)
         status = run(&w, err);
-    nyb_free(w.routed);
     nyb_imatrix_close(&w.imatrix);
     nyb_gptq_factor_clear(&w.factor);
     nyb_hessian_clear(&w.hessian);
-    nyb_activations_close(&w.activations);
-    nyb_block_weights_clear(&w.weights);
-    nyb_free(w.tile);
+    nyb_pass_close(&w.pass);
     return status;
 }
 
@@ -523,7 +401,7 @@ static size_t refine_bytes(const nyb_job_layer *layer)
 
 nyb_walk_bytes nyb_walk_memory(const nyb_context *ctx, const nyb_job *job)
 {
-    const size_t width = widest_input(job);
+    const size_t width = nyb_pass_width(job->model);
     const nyb_samples *const s = &job->samples;
     nyb_walk_bytes bytes = {.weights = nyb_block_weights_bytes(job->model)};
     size_t largest = 0, refined = 0;
@@ -537,11 +415,13 @@ nyb_walk_bytes nyb_walk_memory(const nyb_context *ctx, const nyb_job *job)
     const size_t lines = refined > 0 ? 4 : 1;
     bytes.other = PROGRAM_BYTES + 3 * largest + nyb_threads(ctx) * lines * 4 * 64 * width;
     bytes.other += NYB_UNIT_TOKENS * width * sizeof(float) + s->count * s->length * 5;
-    if (!job->calibrated)
+    if (!job->calibrated && !job->hessians)
         return bytes;
-    bytes.hessians = 2 * width * width * sizeof(float) +
-                     nyb_hessian_scratch(ctx, width, NYB_UNIT_TOKENS) +
-                     nyb_hessian_loss_bytes(ctx, width) + refined;
+    bytes.hessians =
+        2 * width * width * sizeof(float) + nyb_hessian_loss_bytes(ctx, width) + refined;
+    if (!job->forward)
+        return bytes;
+    bytes.hessians += nyb_hessian_scratch(ctx, width, NYB_UNIT_TOKENS);
     const size_t fixed = bytes.weights + bytes.hessians + bytes.other;
     const size_t ceiling = ctx ? ctx->memory_bytes : 0;
     const size_t room = ceiling > fixed ? ceiling - fixed : ceiling > 0 ? 1 : 0;

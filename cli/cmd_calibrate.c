@@ -1,91 +1,176 @@
 #include <stdio.h>
+#include <string.h>
 
 #include "cli/command.h"
 #include "nybble/calibrate.h"
 
 typedef struct options {
-    const char *output;
+    const char *output, *extend, *part;
     nyb_texts calib;
-    size_t num_samples, sequence_length, seed;
-    int bos;
+    size_t num_samples, sequence_length, seed, compress;
+    int bos, expert_calibration;
     double percentile;
-    bool force;
+    bool force, hessians, merge;
 } options;
 
 static const options defaults = {.num_samples = 128, .sequence_length = 512, .percentile = 99.99};
 
+static const char *const expert_tokens[] = {"routed", "all", NULL};
 static const char *const bos_words[] = {"auto", "never", "always", NULL};
 
+#define INTO(field) NYB_INTO(options, field)
+
 static const nyb_option table[] = {
-    {"output", 'o', NYB_OPTION_PATH, NYB_INTO(options, output), .value = "FILE", .required = true,
-     .about = "JSON file to write."},
-    {"force", 0, NYB_OPTION_FLAG, NYB_INTO(options, force), .about = "Replace the file."},
-    {"calib", 'c', NYB_OPTION_PATHS, NYB_INTO(options, calib), .value = "FILE[:WEIGHT]",
+    {"output", 'o', NYB_OPTION_PATH, INTO(output), .value = "FILE", .required = true,
+     .about = "File to write: JSON, or HDF5 with --hessians."},
+    {"force", 0, NYB_OPTION_FLAG, INTO(force), .about = "Replace the file."},
+    {"calib", 'c', NYB_OPTION_PATHS, INTO(calib), .value = "FILE[:WEIGHT]",
      .about = "Text, JSON lines or token ids to run the model on, as quantize takes them."},
-    {"num-samples", 'n', NYB_OPTION_SIZE, NYB_INTO(options, num_samples), .value = "N", .min = 1,
-     .max = 1e7, .about = "Windows of text."},
-    {"sequence-length", 'l', NYB_OPTION_SIZE, NYB_INTO(options, sequence_length), .value = "N",
-     .min = 2, .max = 1e7, .about = "Tokens of a window."},
-    {"bos", 0, NYB_OPTION_CHOICE, NYB_INTO(options, bos), .choices = bos_words, .value = "WHEN",
+    {"num-samples", 'n', NYB_OPTION_SIZE, INTO(num_samples), .value = "N", .min = 1, .max = 1e7,
+     .about = "Windows of text."},
+    {"sequence-length", 'l', NYB_OPTION_SIZE, INTO(sequence_length), .value = "N", .min = 2,
+     .max = 1e7, .about = "Tokens of a window."},
+    {"bos", 0, NYB_OPTION_CHOICE, INTO(bos), .choices = bos_words, .value = "WHEN",
      .about = "Whether each window begins with the begin-of-sequence token."},
-    {"seed", 's', NYB_OPTION_SIZE, NYB_INTO(options, seed), .value = "N", .shown_default = "",
+    {"seed", 's', NYB_OPTION_SIZE, INTO(seed), .value = "N", .shown_default = "",
      .about = "Draw the windows at random, with this seed."},
-    {"percentile", 0, NYB_OPTION_REAL, NYB_INTO(options, percentile), .value = "P", .min = 50.001,
-     .max = 100, .about = "Percentile of the magnitudes that is recorded."},
+    {"percentile", 0, NYB_OPTION_REAL, INTO(percentile), .value = "P", .min = 50.001, .max = 100,
+     .about = "Percentile of the magnitudes that is recorded."},
+    {"hessians", 0, NYB_OPTION_FLAG, INTO(hessians),
+     .about = "Write a store of Hessians for quantize --hessians and sweep. A FILE named .h5 or "
+              ".hdf5 asks for it too.",
+     .section = "Hessians"},
+    {"part", 0, NYB_OPTION_TEXT, INTO(part), .value = "I/N",
+     .about = "Run the I-th of N parts of the windows alone; --merge puts the parts together."},
+    {"extend", 0, NYB_OPTION_PATH, INTO(extend), .value = "STORE",
+     .about = "Take over this store's sums, and run only the windows behind its own."},
+    {"merge", 0, NYB_OPTION_FLAG, INTO(merge),
+     .about = "Put stores, given instead of MODEL, together into one."},
+    {"compress", 0, NYB_OPTION_SIZE, INTO(compress), .value = "LEVEL", .min = 0, .max = 9,
+     .about = "Compress the store: 1 is fast, 9 small; 0: not."},
+    {"expert-calibration", 0, NYB_OPTION_CHOICE, INTO(expert_calibration), .choices = expert_tokens,
+     .value = "TOKENS",
+     .about = "Tokens that an expert's Hessians are of: those routed to it, or all."},
     {0}};
+
+static nyb_samples_params samples_of(const nyb_call *call)
+{
+    const options *const o = call->options;
+    return (nyb_samples_params){.paths = o->calib.at,
+                                .path_count = o->calib.count,
+                                .count = o->num_samples,
+                                .length = o->sequence_length,
+                                .bos = (nyb_bos) o->bos,
+                                .shuffle = nyb_call_given(call, "seed"),
+                                .seed = o->seed};
+}
+
+static nyb_exit print(const nyb_call *call, const char *what, const nyb_calibrate_result *r)
+{
+    const options *const o = call->options;
+    if (call->json) {
+        json_t *const doc = nyb_call_document(call);
+        json_object_set_new(doc, "output", json_string(o->output));
+        json_object_set_new(doc, "layers", json_integer((json_int_t) r->layers));
+        json_object_set_new(doc, "samples", json_integer((json_int_t) r->samples));
+        json_object_set_new(doc, "tokens", json_integer((json_int_t) r->tokens));
+        json_object_set_new(doc, "seconds", json_real(r->seconds));
+        nyb_call_print_json(call, doc);
+        return NYB_EXIT_OK;
+    }
+    (void) printf("%s: %s of %zu layers over %zu tokens in %zu samples, %.1f s\n", o->output, what,
+                  r->layers, r->tokens, r->samples, r->seconds);
+    return NYB_EXIT_OK;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    const size_t length = strlen(text), tail = strlen(end);
+    return length >= tail && strcmp(text + length - tail, end) == 0;
+}
+
+// "2/3"; false for anything else.
+static bool read_part(const char *text, nyb_hessians_params *params)
+{
+    int read = 0;
+    return !text || (sscanf(text, "%9zu/%9zu%n", &params->part, &params->parts, &read) == 2 &&
+                     text[read] == '\0' && params->parts > 0);
+}
+
+static nyb_exit run_hessians(const nyb_call *call)
+{
+    const options *const o = call->options;
+    nyb_hessians_params params = {.model = call->operands[0],
+                                  .out = o->output,
+                                  .samples = samples_of(call),
+                                  .experts = (nyb_expert_calibration) o->expert_calibration,
+                                  .extend = o->extend,
+                                  .compression = (unsigned) o->compress,
+                                  .force = o->force};
+    nyb_calibrate_result r;
+    nyb_err err;
+    if (!read_part(o->part, &params))
+        return nyb_call_usage(call, "--part %s: want I/N, for example 1/4", o->part);
+    if (o->merge && (o->calib.count > 0 || o->part || o->extend))
+        return nyb_call_usage(call, "--merge takes stores alone: no --calib, --part or --extend");
+    const nyb_status status = o->merge ? nyb_merge_hessians(&call->context, call->operands,
+                                                            call->operand_count, &params, &r, &err)
+                                       : nyb_calibrate_hessians(&call->context, &params, &r, &err);
+    return status == NYB_OK ? print(call, "Hessians", &r) : nyb_call_fail(call, &err);
+}
 
 static nyb_exit run(const nyb_call *call)
 {
     const options *const o = call->options;
+    const bool stored = ends_with(o->output, ".h5") || ends_with(o->output, ".hdf5");
     const nyb_calibrate_params params = {
         .model = call->operands[0],
         .out = o->output,
-        .samples = {.paths = o->calib.at,
-                    .path_count = o->calib.count,
-                    .count = o->num_samples,
-                    .length = o->sequence_length,
-                    .bos = (nyb_bos) o->bos,
-                    .shuffle = nyb_call_given(call, "seed"),
-                    .seed = o->seed},
+        .samples = samples_of(call),
         .percentile = o->percentile,
         .force = o->force,
     };
     nyb_calibrate_result r;
     nyb_err err;
+    if (!o->merge && call->operand_count > 1)
+        return nyb_call_usage(call, "one MODEL is wanted, and %zu are given", call->operand_count);
+    if (o->hessians || o->merge || stored)
+        return run_hessians(call);
+    if (o->part || o->extend || nyb_call_given(call, "compress") ||
+        nyb_call_given(call, "expert-calibration"))
+        return nyb_call_usage(call, "--part, --extend, --compress and --expert-calibration are for "
+                                    "--hessians");
     if (nyb_calibrate(&call->context, &params, &r, &err) != NYB_OK)
         return nyb_call_fail(call, &err);
-    if (call->json) {
-        json_t *const doc = nyb_call_document(call);
-        json_object_set_new(doc, "output", json_string(o->output));
-        json_object_set_new(doc, "layers", json_integer((json_int_t) r.layers));
-        json_object_set_new(doc, "samples", json_integer((json_int_t) r.samples));
-        json_object_set_new(doc, "tokens", json_integer((json_int_t) r.tokens));
-        json_object_set_new(doc, "seconds", json_real(r.seconds));
-        nyb_call_print_json(call, doc);
-        return NYB_EXIT_OK;
-    }
-    (void) printf("%s: inputs of %zu layers over %zu tokens in %zu samples, %.1f s\n", o->output,
-                  r.layers, r.tokens, r.samples, r.seconds);
-    return NYB_EXIT_OK;
+    return print(call, "inputs", &r);
 }
 
 const nyb_command nyb_command_calibrate = {
     .name = "calibrate",
-    .about = "Records how the inputs of a model's layers are spread",
-    .operands = "MODEL",
+    .about = "Records how the inputs of a model's layers are spread, or their Hessians",
+    .operands = "MODEL|STORE...",
     .operand_min = 1,
-    .operand_max = 1,
+    .operand_max = SIZE_MAX,
     .options = table,
     .options_size = sizeof(options),
     .defaults = &defaults,
+    .memory = true,
     .compute = true,
     .examples =
         (const nyb_example[]){
             {"nybble calibrate llama --calib text.txt -o llama-inputs.json",
              "Smallest and largest values, and where to clip, of each layer's input."},
+            {"nybble calibrate llama --calib text.txt -n 128 -l 2048 -o llama.h5",
+             "Hessians, for any number of runs of quantize --hessians llama.h5."},
+            {"nybble calibrate --merge part1.h5 part2.h5 -o llama.h5",
+             "The store that one run would have written."},
             {0}},
     .notes = "The file has an object \"layers\" with, for each linear layer: tokens, min, max, "
              "absmax, percentile, mse and entropy. The last three are magnitudes to clip at when "
-             "inputs are rounded to 8-bit whole numbers.",
+             "inputs are rounded to 8-bit whole numbers.\n\n"
+             "A store of Hessians is an HDF5 file with the sum of x x^T over the tokens for the "
+             "input x of each layer, in \"hessians/LAYER/high\": the upper triangle, row by row. "
+             "Its sums do not depend on the order of their terms, so parts that were made on "
+             "several machines merge into the bytes of one run.",
     .run = run,
 };

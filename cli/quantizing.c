@@ -102,6 +102,10 @@ const nyb_option nyb_quantizing_options[] = {
          "ids in .npy or .json. Given several times, each file gives a share of the windows "
          "by its weight (1 unless said).",
      .section = "Calibration"},
+    {"hessians", 0, NYB_OPTION_PATH, INTO(hessians), .value = "FILE",
+     .about = "Solve with the Hessians in this store (nybble calibrate --hessians) instead of "
+              "running the model over text: minutes become seconds. Every layer is then solved for "
+              "the inputs that the unrounded model gives it."},
     {"text-field", 0, NYB_OPTION_TEXT, INTO(text_field), .value = "NAME",
      .about = "Where the text of a JSON line is.", .shown_default = "text"},
     {"chat", 0, NYB_OPTION_FLAG, INTO(chat),
@@ -218,6 +222,7 @@ nyb_quantize_params nyb_quantizing_params(const nyb_call *call)
                     .chat = o->chat,
                     .loss_mask = (nyb_loss_mask) o->loss_mask,
                     .text_field = o->text_field},
+        .hessians = o->hessians,
         .experts = {.calibration = (nyb_expert_calibration) o->expert_calibration,
                     .min_tokens = o->expert_min_tokens,
                     .fallback = (nyb_expert_fallback) o->expert_fallback},

@@ -94,12 +94,15 @@ typedef struct nyb_quantize_params {
     unsigned given;
 
     nyb_samples_params samples; // .path NULL: no calibration data (enough for rtn and int4)
-    nyb_expert_params experts;  // of models that have them
-    const char *imatrix_in; // llama.cpp's importance matrix, to round a GGUF file by; NULL: none
-    const char *imatrix;    // file for llama.cpp's importance matrix of the inputs, NULL: none
-    size_t shard_bytes;     // of one output file, 0: 5 GB
-    bool force;             // replace an existing output folder
-    bool resume;            // go on with what an interrupted run left behind
+    // A store of Hessians (calibrate.h) in place of calibration data: no forward pass is run, every
+    // layer is solved for the inputs that the unrounded model gives it. NULL: none.
+    const char *hessians;
+    nyb_expert_params experts; // of models that have them
+    const char *imatrix_in;    // llama.cpp's importance matrix, to round a GGUF file by; NULL: none
+    const char *imatrix;       // file for llama.cpp's importance matrix of the inputs, NULL: none
+    size_t shard_bytes;        // of one output file, 0: 5 GB
+    bool force;                // replace an existing output folder
+    bool resume;               // go on with what an interrupted run left behind
 } nyb_quantize_params;
 
 #define NYB_QUANTIZE_DEFAULTS                                                                      \
@@ -127,7 +130,8 @@ typedef struct nyb_quantize_result {
 // no room for of the latter lies in a nameless file in OUT.partial. The bytes do not depend on
 // that.
 //
-// NYB_E_ARG          a setting is outside its range, or calibration data is needed and missing.
+// NYB_E_ARG          a setting is outside its range, calibration data is needed and missing, or the
+//                    store of Hessians is of another model or made with other settings.
 // NYB_E_EXISTS       out is there (see force), or OUT.partial is (see resume and force).
 // NYB_E_IO           a file operation failed, for example because the disk is full.
 // NYB_E_FORMAT       an input file breaks its format.

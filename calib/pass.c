@@ -1,0 +1,234 @@
+#include "calib/pass.h"
+
+#include <string.h>
+
+#include "core/cpu.h"
+#include "core/file.h"
+#include "core/threads.h"
+
+enum { GATHER_ROWS = 128 }; // tokens of one task when a stage's inputs are gathered
+
+// ---- What the products are made of ---------------------------------------------------------
+
+nyb_compute nyb_calibration_compute(const nyb_context *ctx, nyb_dtype weights)
+{
+    if (ctx && ctx->compute != NYB_COMPUTE_AUTO)
+        return ctx->compute;
+    return weights == NYB_BF16 && (nyb_cpu() & NYB_CPU_AVX512BF16) ? NYB_COMPUTE_BF16
+                                                                   : NYB_COMPUTE_F32;
+}
+
+nyb_dtype nyb_model_weight_dtype(const nyb_model *model)
+{
+    for (size_t b = 0; b < nyb_block_count(model); b++) {
+        for (size_t i = 0; i < nyb_linear_count(model, b); i++) {
+            const nyb_tensor *const weight = nyb_linear_at(model, b, i)->weight;
+            if (weight)
+                return weight->dtype;
+        }
+    }
+    return nyb_model_embedding(model)->dtype;
+}
+
+// ---- One stage's input ----------------------------------------------------------------------
+
+typedef struct gather {
+    const nyb_pass *pass;
+    size_t stage, token0;
+    nyb_mat into;
+} gather;
+
+static void gather_rows(void *arg, size_t index, unsigned worker)
+{
+    const gather *const g = arg;
+    const size_t row0 = index * GATHER_ROWS;
+    const size_t row1 = row0 + GATHER_ROWS < g->into.rows ? row0 + GATHER_ROWS : g->into.rows;
+    (void) worker;
+    nyb_stage_input(&g->pass->activations.batch, &g->pass->weights, g->stage, g->token0 + row0,
+                    nyb_block(g->into, row0, row1, 0, g->into.cols));
+}
+
+// The marks of the chunk's tokens, NULL: all of them count.
+static const unsigned char *marks_of(const nyb_pass *p)
+{
+    const nyb_activations *const a = &p->activations;
+    const unsigned char *const marks = p->samples->marks;
+    return marks ? marks + a->chunk * a->chunk_samples * a->length : NULL;
+}
+
+// Puts the rows of the tokens that count together at the tile's front; returns how many.
+static size_t keep_marked(const gather *g)
+{
+    const nyb_pass *const p = g->pass;
+    const unsigned char *const marks = marks_of(p);
+    const uint32_t *const tokens = nyb_stage_tokens(&p->activations.batch, &p->weights, g->stage);
+    size_t kept = 0;
+    if (!marks)
+        return g->into.rows;
+    for (size_t i = 0; i < g->into.rows; i++) {
+        const size_t row = g->token0 + i;
+        if (!marks[tokens ? tokens[row] : row])
+            continue;
+        if (kept < i)
+            memcpy(nyb_row(g->into, kept), nyb_row(g->into, i), g->into.cols * sizeof(float));
+        kept++;
+    }
+    return kept;
+}
+
+// Shows the inputs of the chunk at hand, unit by unit.
+static nyb_status show(nyb_pass *p, size_t stage, nyb_pass_use *use, void *arg, nyb_err *err)
+{
+    const nyb_batch *const batch = &p->activations.batch;
+    const size_t length = p->activations.length, unit = nyb_activations_unit(length) * length;
+    const size_t width = nyb_stage_at(p->model, p->weights.index, stage).width;
+    nyb_status status = NYB_OK;
+    for (size_t u = 0; u < batch->tokens; u += unit) {
+        const size_t stop = batch->tokens - u < unit ? batch->tokens : u + unit;
+        const size_t first = nyb_stage_row_at(batch, &p->weights, stage, u);
+        const size_t end = nyb_stage_row_at(batch, &p->weights, stage, stop);
+        for (size_t t = first; status == NYB_OK && t < end; t += NYB_UNIT_TOKENS) {
+            const size_t rows = end - t < NYB_UNIT_TOKENS ? end - t : NYB_UNIT_TOKENS;
+            gather g = {
+                .pass = p, .stage = stage, .token0 = t, .into = nyb_mat_of(p->tile, rows, width)};
+            nyb_parallel(p->ctx, (rows + GATHER_ROWS - 1) / GATHER_ROWS, gather_rows, &g);
+            const size_t kept = keep_marked(&g);
+            if (kept > 0)
+                status = use(arg, nyb_mat_of(p->tile, kept, width), err);
+        }
+    }
+    return status;
+}
+
+// ---- Stages and blocks ------------------------------------------------------------------------
+
+// Tokens that count and were sent to each expert.
+static void count_routed(nyb_pass *p)
+{
+    const nyb_routes *const routes = &p->activations.batch.routes;
+    const unsigned char *const marks = marks_of(p);
+    for (size_t e = 0; e < nyb_model_config_of(p->model)->experts.count; e++)
+        for (size_t i = routes->starts[e]; i < routes->starts[e + 1]; i++)
+            p->routed[e] += !marks || marks[routes->tokens[i]];
+}
+
+nyb_status nyb_pass_stage(nyb_pass *p, size_t run, size_t next, nyb_pass_use *use, void *arg,
+                          nyb_err *err)
+{
+    const nyb_model *const model = p->model;
+    const size_t block = p->weights.index;
+    nyb_activations *const a = &p->activations;
+    nyb_stage_flow first = {0}, second = {0};
+    if (run != nyb_no_stage)
+        first = nyb_stage_flow_of(model, block, run);
+    if (next != nyb_no_stage)
+        second = nyb_stage_flow_of(model, block, next);
+    const nyb_activation_part in = {
+        .x = first.x_in || (second.input_x && !first.x_out),
+        .wide = run != nyb_no_stage ? first.wide_in : second.wide_in,
+    };
+    const nyb_activation_part out = {.x = first.x_out, .wide = first.wide_out};
+
+    const bool some = run != nyb_no_stage;
+    const bool expert = some && nyb_stage_at(model, block, run).expert != NYB_ALL_TOKENS;
+    const bool routes = some && nyb_stage_at(model, block, run).routes;
+    nyb_status status = NYB_OK;
+    if (routes)
+        memset(p->routed, 0, nyb_model_config_of(model)->experts.count * sizeof(*p->routed));
+    for (size_t c = 0; status == NYB_OK && c < a->chunks; c++) {
+        status = nyb_activations_load(a, c, in, err);
+        if (status == NYB_OK && expert && a->chunks > 1)
+            nyb_batch_list_routes(&a->batch);
+        if (status == NYB_OK && some)
+            nyb_stage_run(p->ctx, &p->weights, run, &a->batch);
+        if (status == NYB_OK && routes)
+            count_routed(p);
+        if (status == NYB_OK && next != nyb_no_stage)
+            status = show(p, next, use, arg, err);
+        if (status == NYB_OK)
+            status = nyb_activations_save(a, out, err);
+    }
+    return status;
+}
+
+nyb_status nyb_pass_block(nyb_pass *p, nyb_err *err)
+{
+    nyb_activations *const a = &p->activations;
+    nyb_status status = NYB_OK;
+    for (size_t c = 0; status == NYB_OK && c < a->chunks; c++) {
+        status = nyb_activations_load(a, c, (nyb_activation_part){.x = true}, err);
+        if (status == NYB_OK) {
+            nyb_block_run(p->ctx, &p->weights, &a->batch);
+            status = nyb_activations_save(a, (nyb_activation_part){.x = true}, err);
+        }
+    }
+    return status;
+}
+
+nyb_status nyb_pass_embed(nyb_pass *p, nyb_err *err)
+{
+    nyb_activations *const a = &p->activations;
+    const size_t step = a->chunk_samples * a->length;
+    nyb_status status = NYB_OK;
+    for (size_t c = 0; status == NYB_OK && c < a->chunks; c++) {
+        status = nyb_activations_load(a, c, (nyb_activation_part){0}, err);
+        if (status == NYB_OK)
+            status = nyb_embed(p->ctx, &a->batch, p->samples->ids + c * step, err);
+        if (status == NYB_OK)
+            status = nyb_activations_save(a, (nyb_activation_part){.x = true}, err);
+    }
+    const nyb_tensor *const table = nyb_model_embedding(p->model);
+    nyb_map_release(table->at, table->bytes);
+    return status;
+}
+
+// ---- Opening ----------------------------------------------------------------------------------
+
+size_t nyb_pass_width(const nyb_model *model)
+{
+    size_t widest = 0;
+    for (size_t b = 0; b < nyb_block_count(model); b++) {
+        for (size_t i = 0; i < nyb_linear_count(model, b); i++) {
+            const size_t cols = nyb_linear_at(model, b, i)->cols;
+            widest = cols > widest ? cols : widest;
+        }
+    }
+    return widest;
+}
+
+static nyb_status open_parts(nyb_pass *p, const nyb_pass_params *params, nyb_err *err)
+{
+    const size_t width = nyb_pass_width(p->model);
+    const size_t experts = nyb_model_config_of(p->model)->experts.count;
+    p->tile = nyb_alloc_raw(NYB_UNIT_TOKENS * width, sizeof(float));
+    p->routed = nyb_alloc(experts + 1, sizeof(*p->routed));
+    if (!p->tile || !p->routed)
+        return nyb_no_memory(err, "inputs", NYB_UNIT_TOKENS * width + experts, sizeof(float));
+    nyb_status status = params->stored ? nyb_block_weights_init_stored(&p->weights, p->model, err)
+                                       : nyb_block_weights_init(&p->weights, p->model, err);
+    if (status == NYB_OK && p->samples)
+        status =
+            nyb_activations_open(&p->activations, p->ctx, p->model, p->samples->count,
+                                 p->samples->length, params->chunk_samples, params->folder, err);
+    p->activations.batch.routes.all = params->all_experts;
+    return status;
+}
+
+nyb_status nyb_pass_open(nyb_pass *out, const nyb_context *ctx, const nyb_model *model,
+                         const nyb_pass_params *params, nyb_err *err)
+{
+    *out = (nyb_pass){.ctx = ctx, .model = model, .samples = params->samples};
+    const nyb_status status = open_parts(out, params, err);
+    if (status != NYB_OK)
+        nyb_pass_close(out);
+    return status;
+}
+
+void nyb_pass_close(nyb_pass *p)
+{
+    nyb_activations_close(&p->activations);
+    nyb_block_weights_clear(&p->weights);
+    nyb_free(p->tile);
+    nyb_free(p->routed);
+    *p = (nyb_pass){0};
+}
