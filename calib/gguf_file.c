@@ -11,20 +11,22 @@
 #include "core/dtype.h"
 #include "core/file.h"
 #include "core/log.h"
+#include "core/row_order.h"
 #include "core/threads.h"
 #include "kernels/blocks.h"
+#include "model/binding.h"
 
-enum { TILE_BYTES = 1 << 18 }; // of the file, at least one row
+enum { TILE_BYTES = 1 << 18, STRIP = 16 }; // of the file, at least one row; rows at a time
 
-// Rows [row0, row0 + rows) of an item: one task.
+// Rows [row0, row0 + rows) of an item's slice: one task.
 typedef struct tile {
     const nyb_gguf_item *item;
-    size_t row0, rows;
+    size_t slice, row0, rows;
 } tile;
 
 // One thread's memory and the first fault that it met.
 typedef struct bench {
-    float *row;
+    float *rows; // [STRIP, cols]
     unsigned char *out;
     size_t fault_at; // tile, SIZE_MAX: none
     nyb_status status;
@@ -59,28 +61,20 @@ static nyb_status write_at(const job *j, const void *at, size_t bytes, size_t of
 
 // ---- Rows -----------------------------------------------------------------------------------
 
-// The row that is stored as row `at`.
-static size_t row_stored_at(const nyb_gguf_item *item, size_t at)
-{
-    if (item->paired == 0)
-        return at;
-    const size_t inside = at % item->paired, half = item->paired / 2;
-    return at - inside + (inside % 2 ? half : 0) + inside / 2;
-}
-
 static nyb_status too_large(const nyb_gguf_item *item, nyb_err *err)
 {
     return nyb_fail(err, NYB_E_NUMERIC, "tensor '%s' has weights too large for %s",
                     item->folder_name, nyb_dtype_name(item->dtype));
 }
 
-static nyb_status encode(void *out, const nyb_gguf_item *item, const float *row, nyb_err *err)
+static nyb_status encode(void *out, const nyb_gguf_item *item, size_t slice, const float *row,
+                         nyb_err *err)
 {
     const nyb_block_codec *const codec = nyb_block_codec_get(item->dtype);
     if (codec) {
         const size_t blocks = item->cols / nyb_dtype_block(item->dtype).values;
         if (item->importance)
-            codec->quantize_weighted(out, row, item->importance, blocks);
+            codec->quantize_weighted(out, row, item->importance + slice * item->cols, blocks);
         else
             codec->quantize(out, row, blocks);
         return nyb_blocks_finite(codec, out, blocks) ? NYB_OK : too_large(item, err);
@@ -95,49 +89,80 @@ static nyb_status encode(void *out, const nyb_gguf_item *item, const float *row,
     return NYB_OK;
 }
 
-static bool is_copy(const nyb_gguf_item *item)
+static bool is_copy(const nyb_gguf_item *item, const nyb_tensor *source)
 {
-    return item->source && nyb_dtype_is_block(item->dtype) && item->source->dtype == item->dtype &&
-           item->source->paired_rows == item->paired;
+    return source && nyb_dtype_is_block(item->dtype) && source->dtype == item->dtype &&
+           nyb_row_order_same(&source->order, &item->order);
 }
 
-static nyb_status make_row(void *out, const job *j, const nyb_gguf_item *item, size_t at,
-                           float *row, nyb_err *err)
+// Row `at` of a slice as floats, or straight into its place in the file (*done).
+static nyb_status read_row(float *row, void *out, bool *done, const job *j, const tile *t,
+                           size_t at, nyb_err *err)
 {
-    const size_t from = row_stored_at(item, at);
-    nyb_status status = NYB_OK;
-    if (is_copy(item)) {
-        memcpy(out, (const unsigned char *) item->source->at + at * item->row_bytes,
-               item->row_bytes);
+    const nyb_gguf_item *const item = t->item;
+    const nyb_tensor *const source = item->slices[t->slice].source;
+    const size_t from = nyb_row_named(&item->order, at);
+    *done = true;
+    if (is_copy(item, source)) {
+        memcpy(out, (const unsigned char *) source->at + at * item->row_bytes, item->row_bytes);
         return NYB_OK;
     }
     if (j->codes && nyb_gguf_blocks_put(out, item->dtype, j->codes, from))
         return NYB_OK;
     if (j->codes && j->plan->params->exact)
-        return nyb_gguf_blocks_refuse(item->dtype, j->codes, item->linear->module, err);
+        return nyb_gguf_blocks_refuse(item->dtype, j->codes, item->slices[t->slice].linear->module,
+                                      err);
+    *done = false;
     if (j->codes)
         nyb_qweight_dequantize(j->codes, from, nyb_mat_of(row, 1, item->cols));
     else if (item->values)
         memcpy(row, item->values, item->cols * sizeof(*row));
     else
-        status = nyb_tensor_widen(item->source, from, nyb_mat_of(row, 1, item->cols), err);
-    for (size_t k = 0; item->added != 0.0f && k < item->cols; k++)
-        row[k] += item->added;
-    return status == NYB_OK ? encode(out, item, row, err) : status;
+        return nyb_tensor_widen(source, from, nyb_mat_of(row, 1, item->cols), err);
+    return NYB_OK;
+}
+
+// Rows [row, row + count) of the tile, at most STRIP: a layer that is stored [in, out] is read many
+// rows at a time.
+static nyb_status make_rows(unsigned char *out, const job *j, const tile *t, size_t row,
+                            size_t count, float *floats, nyb_err *err)
+{
+    const nyb_gguf_item *const item = t->item;
+    const nyb_linear *const linear = item->slices[t->slice].linear;
+    const bool turned = linear && linear->weight && linear->transposed;
+    nyb_status status = NYB_OK;
+    if (turned)
+        status =
+            nyb_linear_widen(linear, t->row0 + row, nyb_mat_of(floats, count, item->cols), err);
+    for (size_t i = 0; i < count && status == NYB_OK; i++) {
+        float *const x = floats + i * item->cols;
+        unsigned char *const to = out + i * item->row_bytes;
+        bool done = false;
+        if (!turned)
+            status = read_row(x, to, &done, j, t, t->row0 + row + i, err);
+        for (size_t k = 0; item->added != 0.0f && !done && k < item->cols; k++)
+            x[k] += item->added;
+        if (status == NYB_OK && !done)
+            status = encode(to, item, t->slice, x, err);
+    }
+    return status;
 }
 
 static void run_tile(void *arg, size_t index, unsigned worker)
 {
     job *const j = arg;
     const tile *const t = &j->tiles[index];
+    const nyb_gguf_item *const item = t->item;
     bench *const b = &j->benches[worker];
     nyb_status status = NYB_OK;
     nyb_err err;
-    for (size_t i = 0; i < t->rows && status == NYB_OK; i++)
-        status = make_row(b->out + i * t->item->row_bytes, j, t->item, t->row0 + i, b->row, &err);
+    for (size_t i = 0; i < t->rows && status == NYB_OK; i += STRIP)
+        status = make_rows(b->out + i * item->row_bytes, j, t, i,
+                           t->rows - i < STRIP ? t->rows - i : STRIP, b->rows, &err);
     if (status == NYB_OK)
-        status = write_at(j, b->out, t->rows * t->item->row_bytes,
-                          t->item->offset + t->row0 * t->item->row_bytes, &err);
+        status = write_at(j, b->out, t->rows * item->row_bytes,
+                          item->offset + (t->slice * item->slice_rows + t->row0) * item->row_bytes,
+                          &err);
     if (status != NYB_OK && index < b->fault_at) {
         b->fault_at = index;
         b->status = status;
@@ -153,11 +178,16 @@ static size_t tile_rows(const nyb_gguf_item *item)
     return rows ? rows : 1;
 }
 
-static void cut(job *j, const nyb_gguf_item *item)
+static void cut(job *j, const nyb_gguf_item *item, size_t slice)
 {
-    const size_t step = tile_rows(item);
-    for (size_t row = 0; row < item->rows; row += step)
-        j->tiles[j->count++] = (tile){item, row, item->rows - row < step ? item->rows - row : step};
+    const size_t step = tile_rows(item), rows = item->slice_rows;
+    for (size_t row = 0; row < rows; row += step)
+        j->tiles[j->count++] = (tile){item, slice, row, rows - row < step ? rows - row : step};
+}
+
+static bool is_packed(const nyb_gguf_item *item, size_t slice)
+{
+    return item->slices[slice].linear && item->slices[slice].linear->quantized;
 }
 
 // Runs the tiles that were cut; the fault of the first one counts.
@@ -179,17 +209,17 @@ static nyb_status run(const nyb_context *ctx, job *j, nyb_err *err)
 
 // Layers that are quantised already, one after the other: each is unpacked as a whole.
 static nyb_status run_packed(const nyb_context *ctx, job *j, const nyb_gguf_item *item,
-                             nyb_err *err)
+                             size_t slice, nyb_err *err)
 {
     const nyb_model *const m = j->plan->model;
     nyb_qweight q;
-    nyb_status status =
-        nyb_quantization_read(&q, nyb_model_quantization(m), nyb_model_checkpoint(m),
-                              item->linear->module, item->rows, item->cols, err);
+    nyb_status status = nyb_quantization_read(
+        &q, nyb_model_quantization(m), nyb_model_checkpoint(m), item->slices[slice].linear->module,
+        item->slice_rows, item->cols, err);
     if (status != NYB_OK)
         return status;
     j->codes = &q;
-    cut(j, item);
+    cut(j, item, slice);
     status = run(ctx, j, err);
     j->codes = NULL;
     nyb_qweight_clear(&q);
@@ -203,7 +233,7 @@ static nyb_status reserve_memory(const nyb_context *ctx, job *j, nyb_arena *aren
     for (size_t i = 0; i < j->plan->count; i++) {
         const nyb_gguf_item *const item = &j->plan->items[i];
         const size_t rows = tile_rows(item);
-        tiles += (item->rows + rows - 1) / rows;
+        tiles += item->slice_count * ((item->slice_rows + rows - 1) / rows);
         cols = item->cols > cols ? item->cols : cols;
         out = rows * item->row_bytes > out ? rows * item->row_bytes : out;
     }
@@ -211,9 +241,9 @@ static nyb_status reserve_memory(const nyb_context *ctx, job *j, nyb_arena *aren
     j->benches = nyb_arena_alloc(arena, threads, sizeof(*j->benches));
     bool good = j->tiles && j->benches;
     for (unsigned i = 0; i < threads && good; i++) {
-        j->benches[i].row = nyb_arena_alloc(arena, cols, sizeof(float));
+        j->benches[i].rows = nyb_arena_alloc(arena, cols, STRIP * sizeof(float));
         j->benches[i].out = nyb_arena_alloc(arena, out, 1);
-        good = j->benches[i].row && j->benches[i].out;
+        good = j->benches[i].rows && j->benches[i].out;
     }
     return good ? NYB_OK : nyb_no_memory(err, "rows", threads, cols * sizeof(float) + out);
 }
@@ -223,14 +253,18 @@ static nyb_status fill(const nyb_context *ctx, job *j, nyb_err *err)
     const nyb_gguf_plan *const p = j->plan;
     nyb_status status = write_at(j, p->head.at, p->head.length, 0, err);
     for (size_t i = 0; i < p->count; i++) {
-        if (!p->items[i].linear)
-            cut(j, &p->items[i]);
+        for (size_t k = 0; k < p->items[i].slice_count; k++) {
+            if (!is_packed(&p->items[i], k))
+                cut(j, &p->items[i], k);
+        }
     }
     if (status == NYB_OK)
         status = run(ctx, j, err);
     for (size_t i = 0; i < p->count && status == NYB_OK; i++) {
-        if (p->items[i].linear)
-            status = run_packed(ctx, j, &p->items[i], err);
+        for (size_t k = 0; k < p->items[i].slice_count && status == NYB_OK; k++) {
+            if (is_packed(&p->items[i], k))
+                status = run_packed(ctx, j, &p->items[i], k, err);
+        }
     }
     if (status == NYB_OK && fsync(j->fd) != 0)
         status =
@@ -274,7 +308,7 @@ static json_t *report_of(const nyb_gguf_plan *p, const nyb_quantize_result *r)
         json_array_append_new(
             tensors, json_pack("{s:s, s:s, s:I, s:I, s:b, s:b}", "name", item->name, "type",
                                nyb_dtype_name(item->dtype), "rows", (json_int_t) item->rows, "cols",
-                               (json_int_t) item->cols, "packed_before", item->linear != NULL,
+                               (json_int_t) item->cols, "packed_before", is_packed(item, 0),
                                "weighed", item->importance != NULL));
         if (item->dtype != item->asked)
             json_array_append_new(fallbacks, json_pack("{s:s, s:s, s:s}", "tensor", item->name,

@@ -3,12 +3,10 @@
 #include <math.h>
 #include <string.h>
 
-#include "calib/gguf_blocks.h"
+#include "calib/gguf_items.h"
 #include "calib/importance.h"
 #include "core/dtype.h"
 #include "core/file.h"
-#include "formats/safetensors.h"
-#include "model/gguf_config.h"
 
 // Types that can be asked for, and llama.cpp's number for files of them.
 static const struct {
@@ -41,129 +39,6 @@ static uint32_t file_type_of(nyb_dtype dtype)
     return found;
 }
 
-static bool ends_with(const char *text, const char *end)
-{
-    const size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
-
-// The head reads every token's row at once and is rounded more finely, as llama-quantize does it.
-static nyb_dtype wanted_type(const nyb_gguf_plan *p, const nyb_gguf_item *item)
-{
-    const bool is_head =
-        strcmp(item->name, "output.weight") == 0 ||
-        (nyb_model_config_of(p->model)->tied && strcmp(item->name, "token_embd.weight") == 0);
-    const nyb_dtype dtype = p->params->dtype;
-    if (item->rank < 2)
-        return NYB_F32;
-    if (is_head && nyb_dtype_is_block(dtype) && dtype != NYB_Q8_0)
-        return NYB_Q6_K;
-    return dtype;
-}
-
-static nyb_status settle(nyb_gguf_plan *p, nyb_gguf_item *item, nyb_err *err)
-{
-    item->name = nyb_gguf_file_name(&p->arena, p->arch, item->folder_name);
-    if (!item->name)
-        return nyb_no_memory(err, "tensor names", 1, 1);
-    if (strcmp(item->name, item->folder_name) == 0)
-        return nyb_fail(err, NYB_E_UNSUPPORTED, "%s: GGUF has no name for tensor '%s'",
-                        p->params->model, item->folder_name);
-    item->cols = item->rank ? item->shape[item->rank - 1] : 1;
-    item->rows = 1;
-    for (unsigned i = 0; i + 1 < item->rank; i++)
-        item->rows *= item->shape[i]; // the source's size was checked
-    item->asked = wanted_type(p, item);
-    item->dtype = nyb_gguf_fitting(item->asked, item->cols);
-    const nyb_block_size block = nyb_dtype_block(item->dtype);
-    item->row_bytes = item->cols / block.values * block.bytes;
-
-    const nyb_model_config *const config = nyb_model_config_of(p->model);
-    const bool q = ends_with(item->folder_name, "self_attn.q_proj.weight") ||
-                   ends_with(item->folder_name, "self_attn.q_proj.bias");
-    const bool k = ends_with(item->folder_name, "self_attn.k_proj.weight") ||
-                   ends_with(item->folder_name, "self_attn.k_proj.bias");
-    if (p->arch->paired && (q || k))
-        item->paired = config->head_dim;
-    if (item->paired && item->rank != 2)
-        return nyb_fail(err, NYB_E_UNSUPPORTED,
-                        "%s: biases of q and k are not written to a GGUF file of this "
-                        "architecture ('%s')",
-                        p->params->model, item->folder_name);
-    if (p->arch->norm_plus_one && ends_with(item->folder_name, "norm.weight"))
-        item->added = 1.0f;
-    return NYB_OK;
-}
-
-// The quantised linear that a tensor is a part of; a bias is a tensor of its own.
-static const nyb_linear *owner_of(const nyb_linear *linear, const char *name)
-{
-    const size_t length = strlen(linear->module);
-    if (!linear->quantized || strncmp(name, linear->module, length) != 0 || name[length] != '.')
-        return NULL;
-    return strcmp(name + length, ".bias") == 0 ? NULL : linear;
-}
-
-static bool is_packing(const nyb_model *m, const char *name)
-{
-    bool found = owner_of(nyb_model_head(m), name) != NULL;
-    for (size_t b = 0; b < nyb_block_count(m) && !found; b++) {
-        for (size_t i = 0; i < nyb_linear_count(m, b) && !found; i++)
-            found = owner_of(nyb_linear_at(m, b, i), name) != NULL;
-    }
-    return found;
-}
-
-static nyb_status add_source(nyb_gguf_plan *p, const nyb_tensor *t, nyb_err *err)
-{
-    nyb_gguf_item *const item = &p->items[p->count++];
-    *item = (nyb_gguf_item){.folder_name = t->name, .source = t, .rank = t->rank};
-    memcpy(item->shape, t->shape, sizeof(item->shape));
-    if (!nyb_dtype_is_float(t->dtype) && !nyb_dtype_is_block(t->dtype))
-        return nyb_fail(err, NYB_E_UNSUPPORTED, "%s: tensor '%s' is %s, which is not rounded",
-                        p->params->model, t->name, nyb_dtype_name(t->dtype));
-    return settle(p, item, err);
-}
-
-static nyb_status add_linear(nyb_gguf_plan *p, const nyb_linear *linear, nyb_err *err)
-{
-    if (!linear->quantized)
-        return NYB_OK;
-    nyb_gguf_item *const item = &p->items[p->count++];
-    *item = (nyb_gguf_item){
-        .folder_name = nyb_arena_format(&p->arena, "%s.weight", linear->module),
-        .linear = linear,
-        .rank = 2,
-        .shape = {linear->rows, linear->cols},
-    };
-    return item->folder_name ? settle(p, item, err) : nyb_no_memory(err, "tensor names", 1, 1);
-}
-
-static nyb_status add_items(nyb_gguf_plan *p, nyb_err *err)
-{
-    const nyb_model *const m = p->model;
-    const nyb_checkpoint *const source = nyb_model_checkpoint(m);
-    size_t room = nyb_checkpoint_count(source) + 2;
-    for (size_t b = 0; b < nyb_block_count(m); b++)
-        room += nyb_linear_count(m, b);
-    p->items = nyb_arena_alloc(&p->arena, room, sizeof(*p->items));
-    if (!p->items)
-        return nyb_no_memory(err, "tensors", room, sizeof(*p->items));
-
-    nyb_status status = NYB_OK;
-    for (size_t i = 0; i < nyb_checkpoint_count(source) && status == NYB_OK; i++) {
-        const nyb_tensor *const t = nyb_checkpoint_at(source, i);
-        if (!ends_with(t->name, ".rotary_emb.inv_freq") &&
-            (!nyb_model_quantization(m) || !is_packing(m, t->name)))
-            status = add_source(p, t, err);
-    }
-    for (size_t b = 0; b < nyb_block_count(m) && status == NYB_OK; b++) {
-        for (size_t i = 0; i < nyb_linear_count(m, b) && status == NYB_OK; i++)
-            status = add_linear(p, nyb_linear_at(m, b, i), err);
-    }
-    return status == NYB_OK ? add_linear(p, nyb_model_head(m), err) : status;
-}
-
 // ---- Metadata -------------------------------------------------------------------------------
 
 static const char *base_name(const char *path)
@@ -172,37 +47,63 @@ static const char *base_name(const char *path)
     return slash && slash[1] ? slash + 1 : path;
 }
 
+static bool has_tensor(const void *model, const char *name)
+{
+    const nyb_model *const m = model;
+    const nyb_checkpoint *const source = nyb_model_checkpoint(m);
+    nyb_arena arena = {0};
+    bool found = false;
+    for (size_t i = 0; i < nyb_checkpoint_count(source) && !found; i++) {
+        const char *const plain =
+            nyb_model_plain_name(m, &arena, nyb_checkpoint_at(source, i)->name);
+        found = plain && strcmp(plain, name) == 0;
+        nyb_arena_clear(&arena);
+    }
+    return found;
+}
+
+static void add_type(nyb_gguf_plan *p)
+{
+    nyb_gguf_add_u32(&p->head, "general.file_type", file_type_of(p->params->dtype));
+    nyb_gguf_add_u32(&p->head, "general.quantization_version", 2);
+}
+
 static nyb_status add_metadata(nyb_gguf_plan *p, nyb_err *err)
 {
     const char *const folder = p->params->names ? p->params->names : p->params->model;
-    const char *const path = nyb_path_join(&p->arena, folder, "config.json");
-    const float *divisors = NULL;
-    size_t count = 0;
-    json_t *doc = NULL;
-    nyb_status status = path ? nyb_json_load(&doc, path, err) : nyb_no_memory(err, "path", 1, 1);
-    const char *const type = json_string_value(json_object_get(doc, "model_type"));
-    p->arch = type ? nyb_gguf_arch_of_model(type) : NULL;
-    if (status == NYB_OK)
-        status = nyb_gguf_add_config(&p->head, doc, path, &divisors, &count, err);
-    json_decref(doc);
+    const nyb_model_config *const config = nyb_model_config_of(p->model);
+    nyb_gguf_table tables[NYB_GGUF_TABLES];
+    p->arch = nyb_gguf_arch_of_model(config->arch->model_type, has_tensor, p->model);
+    if (!p->arch)
+        return nyb_fail(err, NYB_E_UNSUPPORTED,
+                        "%s: a model of type '%s' is not written to a GGUF file", folder,
+                        config->arch->model_type);
+    nyb_status status = nyb_gguf_add_config(&p->head, p->arch, config, folder, tables, err);
     if (status != NYB_OK)
         return status;
     nyb_gguf_add_text(&p->head, "general.name", base_name(folder));
-    nyb_gguf_add_u32(&p->head, "general.file_type", file_type_of(p->params->dtype));
-    nyb_gguf_add_u32(&p->head, "general.quantization_version", 2);
-    status = nyb_gguf_add_tokenizer(&p->head, folder, nyb_model_config_of(p->model)->vocab, err);
-    if (status == NYB_OK)
-        status = add_items(p, err);
-    if (status == NYB_OK && divisors)
-        p->items[p->count++] = (nyb_gguf_item){.name = "rope_freqs.weight",
-                                               .folder_name = "",
-                                               .values = divisors,
-                                               .rank = 1,
-                                               .shape = {count},
-                                               .rows = 1,
-                                               .cols = count,
-                                               .row_bytes = count * sizeof(float)};
-    return status;
+    add_type(p);
+    status = nyb_gguf_add_tokenizer(&p->head, folder, config->vocab, err);
+    return status == NYB_OK ? nyb_gguf_items_make(p, tables, err) : status;
+}
+
+// The divisors of positions of a GGUF file.
+static nyb_status copy_tables(nyb_gguf_plan *p, const nyb_gguf *file,
+                              nyb_gguf_table tables[NYB_GGUF_TABLES], nyb_err *err)
+{
+    size_t count = 0;
+    memset(tables, 0, NYB_GGUF_TABLES * sizeof(*tables));
+    for (size_t i = 0; i < file->count && count < NYB_GGUF_TABLES; i++) {
+        const nyb_tensor *const t = &file->tensors[i];
+        if (!nyb_gguf_is_divisors(t->name) || t->rank != 1 || t->dtype != NYB_F32)
+            continue;
+        float *const values = nyb_arena_alloc(&p->arena, t->shape[0], sizeof(*values));
+        if (!values)
+            return nyb_no_memory(err, t->name, t->shape[0], sizeof(*values));
+        memcpy(values, t->at, t->bytes);
+        tables[count++] = (nyb_gguf_table){t->name, values, t->shape[0]};
+    }
+    return NYB_OK;
 }
 
 // A GGUF file again, with tensors of another type.
@@ -210,9 +111,10 @@ static nyb_status copy_metadata(nyb_gguf_plan *p, const nyb_gguf *file, nyb_err 
 {
     static const char *const replaced[] = {"general.alignment", "general.file_type",
                                            "general.quantization_version"};
+    nyb_gguf_table tables[NYB_GGUF_TABLES];
     nyb_gguf_text arch = {"", 0};
     nyb_status status = nyb_gguf_string(file, "general.architecture", &arch, err);
-    p->arch = nyb_gguf_arch_named(arch.at, arch.length);
+    p->arch = nyb_gguf_arch_of_file(file, arch);
     if (status != NYB_OK)
         return status;
     for (size_t i = 0; i < file->value_count; i++) {
@@ -222,22 +124,9 @@ static nyb_status copy_metadata(nyb_gguf_plan *p, const nyb_gguf *file, nyb_err 
         if (keep)
             nyb_gguf_add_value(&p->head, &file->values[i]);
     }
-    nyb_gguf_add_u32(&p->head, "general.file_type", file_type_of(p->params->dtype));
-    nyb_gguf_add_u32(&p->head, "general.quantization_version", 2);
-    status = add_items(p, err);
-    for (size_t i = 0; i < file->count && status == NYB_OK; i++) {
-        const nyb_tensor *const t = &file->tensors[i];
-        if (strcmp(t->name, "rope_freqs.weight") == 0)
-            p->items[p->count++] = (nyb_gguf_item){.name = t->name,
-                                                   .folder_name = "",
-                                                   .source = t,
-                                                   .rank = 1,
-                                                   .shape = {t->shape[0]},
-                                                   .rows = 1,
-                                                   .cols = t->shape[0],
-                                                   .row_bytes = t->bytes};
-    }
-    return status;
+    add_type(p);
+    status = copy_tables(p, file, tables, err);
+    return status == NYB_OK ? nyb_gguf_items_make(p, tables, err) : status;
 }
 
 #define DIFFERS(field)                                                                             \
@@ -259,9 +148,26 @@ static const char *rope_difference(const nyb_rope_config *a, const nyb_rope_conf
     if (far(a->factor, b->factor) || far(a->low_freq, b->low_freq) ||
         far(a->high_freq, b->high_freq) || far(a->magnitude, b->magnitude) ||
         far(a->score_magnitude, b->score_magnitude) ||
-        (a->kind != NYB_ROPE_LINEAR && far(a->original_positions, b->original_positions)))
+        (a->kind != NYB_ROPE_LINEAR && far(a->original_positions, b->original_positions)) ||
+        memcmp(a->short_factors, b->short_factors, sizeof(a->short_factors)) != 0 ||
+        memcmp(a->long_factors, b->long_factors, sizeof(a->long_factors)) != 0)
         return "rope_scaling";
     return NULL;
+}
+
+static const char *experts_difference(const nyb_experts_config *a, const nyb_experts_config *b)
+{
+    DIFFERS(count);
+    if (a->count == 0)
+        return NULL;
+    DIFFERS(top_k);
+    DIFFERS(width);
+    DIFFERS(shared_width);
+    DIFFERS(groups);
+    DIFFERS(best_groups);
+    if (a->normalize != b->normalize)
+        return "norm_topk_prob";
+    return far(a->scale, b->scale) ? "routed_scaling_factor" : NULL;
 }
 
 // What two configurations do not share of the arithmetic; NULL: nothing.
@@ -279,7 +185,8 @@ static const char *difference(const nyb_model_config *a, const nyb_model_config 
     DIFFERS(window);
     DIFFERS(pre_norm);
     DIFFERS(parallel);
-    DIFFERS(tied);
+    DIFFERS(no_norm_gains);
+    DIFFERS(no_final_norm);
     DIFFERS(qkv_bias);
     DIFFERS(o_bias);
     DIFFERS(mlp_bias);
@@ -289,10 +196,15 @@ static const char *difference(const nyb_model_config *a, const nyb_model_config 
     DIFFERS(scale_by_block);
     DIFFERS(rope_count);
     DIFFERS(latent.kv_rank);
-    DIFFERS(experts.count);
     DIFFERS(labels);
-    if (memcmp(a->traits, b->traits, a->blocks) != 0)
-        return "layer_types";
+    if (a->arch->norm != b->arch->norm || a->arch->positions != b->arch->positions)
+        return "model_type";
+    for (size_t i = 0; i < a->blocks; i++) {
+        if ((a->traits[i] ^ b->traits[i]) & NYB_BLOCK_EXPERTS)
+            return "experts in some layers";
+        if (a->traits[i] != b->traits[i])
+            return "layer_types";
+    }
     if (a->activation.apply != b->activation.apply)
         return "hidden_act";
     if (far(a->norm_eps, b->norm_eps))
@@ -301,7 +213,7 @@ static const char *difference(const nyb_model_config *a, const nyb_model_config 
         far(a->logit_cap, b->logit_cap) || far(a->embed_scale, b->embed_scale) ||
         far(a->tune_scale, b->tune_scale))
         return "scales";
-    const char *found = NULL;
+    const char *found = experts_difference(&a->experts, &b->experts);
     for (size_t i = 0; i < a->rope_count && !found; i++)
         found = rope_difference(&a->ropes[i], &b->ropes[i]);
     return found;
@@ -312,6 +224,7 @@ static const char *difference(const nyb_model_config *a, const nyb_model_config 
 static nyb_status check_metadata(nyb_gguf_plan *p, nyb_tensor *tensors, nyb_err *err)
 {
     nyb_gguf file = {0};
+    nyb_misses misses = {0};
     json_t *doc = NULL;
     nyb_model_config *const read = nyb_arena_alloc(&p->arena, 1, sizeof(*read));
     const void *bytes = NULL;
@@ -327,15 +240,15 @@ static nyb_status check_metadata(nyb_gguf_plan *p, nyb_tensor *tensors, nyb_err 
         status = nyb_gguf_config(&doc, &file, err);
     }
     if (status == NYB_OK)
-        status = nyb_model_config_read(read, doc, p->params->out, err);
+        status = nyb_model_config_look(read, &misses, doc, p->params->out, err);
     json_decref(doc);
     nyb_gguf_close(&file);
-    const char *const other =
-        status == NYB_OK ? difference(nyb_model_config_of(p->model), read) : NULL;
+    const char *other = misses.count > 0 ? misses.text[0] : NULL;
+    if (status == NYB_OK && !other)
+        other = difference(nyb_model_config_of(p->model), read);
     if (other)
         return nyb_fail(err, NYB_E_UNSUPPORTED,
-                        "%s: a GGUF file of this architecture cannot say what the model has as "
-                        "'%s'",
+                        "%s: a GGUF file of this architecture cannot say what the model has: %s",
                         p->params->model, other);
     return status;
 }
@@ -352,9 +265,7 @@ static nyb_status finish(nyb_gguf_plan *p, nyb_err *err)
         tensors[i] = (nyb_tensor){.name = names[i],
                                   .dtype = p->items[i].dtype,
                                   .rank = p->items[i].rank,
-                                  .at = p->items[i].values   ? (const void *) p->items[i].values
-                                        : p->items[i].source ? p->items[i].source->at
-                                                             : NULL};
+                                  .at = p->items[i].values};
         memcpy(tensors[i].shape, p->items[i].shape, sizeof(tensors[i].shape));
     }
     nyb_status status = check_metadata(p, tensors, err);
@@ -373,9 +284,10 @@ static nyb_status weigh_items(nyb_gguf_plan *p, const nyb_gguf *file, nyb_err *e
     size_t known = 0;
     for (size_t i = 0; i < p->count && status == NYB_OK; i++) {
         nyb_gguf_item *const item = &p->items[i];
-        if (item->rank != 2 || !nyb_dtype_is_block(item->dtype))
+        if (item->rank < 2 || !nyb_dtype_is_block(item->dtype))
             continue;
-        status = nyb_importance_of(&item->importance, file, &p->arena, item->name, item->cols, err);
+        status = nyb_importance_of(&item->importance, file, &p->arena, item->name,
+                                   item->slice_count, item->cols, err);
         known += item->importance != NULL;
     }
     if (status == NYB_OK && known == 0)

@@ -3,23 +3,31 @@
 #define NYB_CALIB_GGUF_PLAN_H_
 
 #include "calib/gguf_file.h"
-#include "formats/gguf_names.h"
+#include "model/gguf_config.h"
 #include "model/model.h"
+
+// A matrix of the source: one expert's where the file has those of all in one tensor.
+typedef struct nyb_gguf_slice {
+    const nyb_tensor *source; // NULL: quantised, or values
+    const nyb_linear *linear; // the layer that it is the weight of; NULL: of none
+} nyb_gguf_slice;
 
 // One tensor of the file.
 typedef struct nyb_gguf_item {
-    const char *name;         // in the file
-    const char *folder_name;  // in a folder
-    const nyb_tensor *source; // NULL: the linear is quantised, or `values` has it
-    const nyb_linear *linear; // quantised in the source
-    const float *values;      // computed
-    const float *importance;  // [cols] of each input, NULL: not known
-    nyb_dtype dtype, asked;   // in the file, before rows that do not fit changed it
-    size_t rows, cols;
+    const char *name;        // in the file
+    const char *folder_name; // in a folder
+    int expert;              // of those that are still to be joined
+    nyb_gguf_slice slice;    // the one, where there is one
+    const nyb_gguf_slice *slices;
+    size_t slice_count;
+    const float *values;     // computed
+    const float *importance; // [slice_count, cols] of each input, NULL: not known
+    nyb_dtype dtype, asked;  // in the file, before rows that do not fit changed it
+    size_t rows, slice_rows, cols;
     unsigned rank;
     size_t shape[NYB_MAX_RANK];
-    size_t paired; // rows of a head, to lie in pairs in the file
-    float added;   // to each value
+    nyb_row_order order; // in the file
+    float added;         // to each value
     size_t row_bytes, offset;
 } nyb_gguf_item;
 

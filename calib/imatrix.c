@@ -24,7 +24,7 @@ nyb_status nyb_imatrix_open(nyb_imatrix *out, const nyb_job *job, nyb_err *err)
 {
     const char *const type = nyb_model_config_of(job->model)->arch->model_type;
     *out = (nyb_imatrix){.job = job};
-    const nyb_status status = check(job, nyb_gguf_arch_of_model(type), err);
+    const nyb_status status = check(job, nyb_gguf_arch_of_model(type, NULL, NULL), err);
     if (status != NYB_OK)
         return status;
     out->layers = nyb_arena_alloc(&out->arena, job->count, sizeof(*out->layers));
@@ -44,9 +44,12 @@ nyb_status nyb_imatrix_add(nyb_imatrix *m, const nyb_job_layer *layer, const nyb
     const char *const module = layer->linear->module;
     const size_t cols = layer->linear->cols;
     float *const sums = nyb_arena_alloc(&m->arena, cols, sizeof(*sums));
+    int expert = NYB_GGUF_NO_EXPERT;
     const char *const folder = nyb_arena_format(&m->arena, "%s.weight", module);
     const char *const name =
-        folder ? nyb_gguf_file_name(&m->arena, nyb_gguf_arch_of_model(type), folder) : NULL;
+        folder ? nyb_gguf_file_name(&m->arena, nyb_gguf_arch_of_model(type, NULL, NULL), folder,
+                                    &expert)
+               : NULL;
     if (!sums || !name)
         return nyb_no_memory(err, "an importance matrix", cols, sizeof(*sums));
     for (size_t j = 0; j < cols; j++)

@@ -51,8 +51,23 @@ static float value_at(const nyb_tensor *t, size_t index)
     return value;
 }
 
+// The mean squares of one slice. Inputs of an expert that no token was sent to count alike.
+static nyb_status read_slice(float *out, const nyb_gguf *file, const nyb_tensor *sums,
+                             const nyb_tensor *counts, size_t slice, size_t cols, nyb_err *err)
+{
+    const float tokens = value_at(counts, slice);
+    for (size_t j = 0; j < cols; j++) {
+        const float sum = value_at(sums, slice * cols + j);
+        if (!(sum >= 0.0f && isfinite(sum) && tokens >= 0.0f && isfinite(tokens)))
+            return nyb_fail(err, NYB_E_FORMAT, "%s: '%s' has a sum of %g over %g tokens",
+                            file->path, sums->name, (double) sum, (double) tokens);
+        out[j] = tokens > 0.0f ? sum / tokens : 1.0f;
+    }
+    return NYB_OK;
+}
+
 nyb_status nyb_importance_of(const float **out, const nyb_gguf *file, nyb_arena *arena,
-                             const char *name, size_t cols, nyb_err *err)
+                             const char *name, size_t slices, size_t cols, nyb_err *err)
 {
     const nyb_tensor *const sums = find(file, name, ".in_sum2");
     const nyb_tensor *const counts = find(file, name, ".counts");
@@ -60,24 +75,24 @@ nyb_status nyb_importance_of(const float **out, const nyb_gguf *file, nyb_arena 
     if (!sums && !counts)
         return NYB_OK;
     if (!sums || !counts || sums->dtype != NYB_F32 || counts->dtype != NYB_F32 ||
-        count_of(sums) != cols || count_of(counts) != 1)
+        count_of(sums) != slices * cols || count_of(counts) != slices)
         return nyb_fail(err, NYB_E_FORMAT,
-                        "%s: '%s' wants 'in_sum2' of %zu F32 numbers and 'counts' of one",
-                        file->path, name, cols);
-    float *const values = nyb_arena_alloc(arena, cols, sizeof(*values));
+                        "%s: '%s' wants 'in_sum2' of %zu F32 numbers and 'counts' of %zu",
+                        file->path, name, slices * cols, slices);
+    float *const values = nyb_arena_alloc(arena, slices * cols, sizeof(*values));
     if (!values)
-        return nyb_no_memory(err, "an importance matrix", cols, sizeof(*values));
-    const float tokens = value_at(counts, 0);
-    float most = 0.0f;
-    for (size_t j = 0; j < cols; j++) {
-        const float sum = value_at(sums, j);
-        if (!(sum >= 0.0f && isfinite(sum) && tokens >= 0.0f && isfinite(tokens)))
-            return nyb_fail(err, NYB_E_FORMAT, "%s: '%s' has a sum of %g over %g tokens",
-                            file->path, name, (double) sum, (double) tokens);
-        values[j] = tokens > 0.0f ? sum / tokens : 0.0f;
-        most = values[j] > most ? values[j] : most;
+        return nyb_no_memory(err, "an importance matrix", slices * cols, sizeof(*values));
+    bool any = false;
+    for (size_t i = 0; i < slices; i++) {
+        const nyb_status status = read_slice(values + i * cols, file, sums, counts, i, cols, err);
+        if (status != NYB_OK)
+            return status;
+        any |= value_at(counts, i) > 0.0f;
     }
-    if (most > 0.0f)
+    float most = 0.0f;
+    for (size_t k = 0; k < slices * cols; k++)
+        most = values[k] > most ? values[k] : most;
+    if (any && most > 0.0f)
         *out = values;
     return NYB_OK;
 }

@@ -3,6 +3,7 @@
 #include "cli/commands.h"
 #include "cli/help.h"
 #include "cli/options.h"
+#include "cli/topics.h"
 
 typedef struct options {
     bool man, completion, check;
@@ -85,6 +86,8 @@ static nyb_exit run(const nyb_call *call)
     const options *const o = call->options;
     const char *const name = call->operand_count ? call->operands[0] : NULL;
     const nyb_command *const command = name ? nyb_command_find(name) : NULL;
+    if (name && !command && nyb_topic_exists(name) && !o->man && !o->completion && !o->check)
+        return nyb_topic_print(call, name);
     if (name && !command) {
         const char *const near = nyb_command_nearest(name);
         return near ? nyb_call_usage(call, "no command '%s', did you mean '%s'?", name, near)
@@ -107,13 +110,14 @@ static nyb_exit run(const nyb_call *call)
 
 const nyb_command nyb_command_help = {
     .name = "help",
-    .about = "Tells about nybble or one of its commands",
-    .operands = "[COMMAND]",
+    .about = "Tells about nybble, one of its commands, or what it supports",
+    .operands = "[COMMAND|TOPIC]",
     .operand_max = 1,
     .options = table,
     .options_size = sizeof(options),
     .defaults = &defaults,
     .examples = (const nyb_example[]){{"nybble help version", "What version does."},
+                                      {"nybble help formats", "What it reads and writes."},
                                       {"nybble help --man > nybble.1", "The manual page."},
                                       {0}},
     .run = run,

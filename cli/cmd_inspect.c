@@ -122,6 +122,10 @@ static void print_json(const nyb_call *call, const nyb_inspection *in, bool tens
                        size_json(in->tensor_count), "bytes", size_json(in->bytes), "parameters",
                        size_json(in->parameters), "bits_per_parameter", in->bits,
                        "bits_per_quantized_weight", in->layer_bits));
+    json_t *const unsupported = json_array();
+    for (size_t i = 0; i < in->unsupported_count; i++)
+        (void) json_array_append_new(unsupported, json_string(in->unsupported[i]));
+    (void) json_object_set_new(doc, "unsupported", unsupported);
     (void) json_object_set_new(doc, "faults", size_json(in->faults));
     (void) json_object_set_new(doc, "first_fault",
                                in->first_fault ? json_string(in->first_fault) : json_null());
@@ -144,6 +148,8 @@ static void print_head(const nyb_inspection *in)
         (void) printf("model         %s\n", in->model_type);
     if (in->family)
         (void) printf("family        %s\n", in->family);
+    for (size_t i = 0; i < in->unsupported_count; i++)
+        (void) printf("%-13s %s\n", i ? "" : "unsupported", in->unsupported[i]);
     (void) printf("quantization  %s\n", in->method);
     if (in->fault)
         (void) printf("              %s\n", in->fault);
@@ -313,6 +319,8 @@ const nyb_command nyb_command_inspect = {
             {"nybble inspect model --check", "Read all of it, to be sure."},
             {"nybble inspect model --json --tensors", "Everything, for a script."},
             {0}},
-    .notes = "MODEL is a Hugging Face folder with safetensors files, or one such file.",
+    .notes = "MODEL is a Hugging Face folder with safetensors files, or one such file, or a GGUF "
+             "file. Of a folder with config.json alone it tells whether nybble would run such a "
+             "model, and everything that is missing for it.",
     .run = run,
 };

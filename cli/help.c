@@ -5,6 +5,7 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/text.h"
+#include "cli/topics.h"
 
 enum { WIDTH = 88, ABOUT_AT = 30, COMMAND_AT = 14 };
 
@@ -74,5 +75,8 @@ void nyb_help_program(FILE *out)
         (void) fprintf(out, "  %-*s", COMMAND_AT - 2, nyb_commands[i]->name);
         nyb_text_wrap(out, nyb_commands[i]->about, COMMAND_AT, WIDTH);
     }
-    (void) fprintf(out, "\n'nybble help COMMAND' tells about one of them, with examples.\n");
+    (void) fprintf(out, "\nTopics:\n");
+    nyb_topics_list(out, COMMAND_AT, WIDTH);
+    (void) fprintf(out, "\n'nybble help COMMAND' tells about one of them, with examples; "
+                        "'nybble help TOPIC'\nlists what is supported.\n");
 }

@@ -118,22 +118,39 @@ static nyb_status read_model_type(const looking *l, const char *path)
     return status;
 }
 
+static nyb_status keep_misses(const looking *l, const nyb_misses *misses)
+{
+    nyb_arena *const arena = &l->owner->arena;
+    const char **const list = nyb_arena_alloc(arena, misses->count + 1, sizeof(*list));
+    if (!list)
+        return out_of_memory(l);
+    for (size_t i = 0; i < misses->count; i++) {
+        list[i] = nyb_arena_text(arena, misses->text[i], strlen(misses->text[i]));
+        if (!list[i])
+            return out_of_memory(l);
+    }
+    l->in->unsupported = list;
+    l->in->unsupported_count = misses->count;
+    return NYB_OK;
+}
+
 // Whether nybble can run the model: its configuration, and that every tensor is there and known.
 static nyb_status read_model(const looking *l, const char *folder)
 {
     nyb_model *model = NULL;
-    nyb_model_config config;
+    const nyb_arch *arch = NULL;
+    nyb_misses misses = {0};
     nyb_err fault;
-    nyb_status status = nyb_model_config_load(&config, folder, &fault);
-    if (status == NYB_OK) {
-        l->in->family = config.arch->about;
-        status = nyb_model_open(&model, folder, &fault);
-    }
-    nyb_model_close(model);
+    nyb_status status = nyb_model_look(&arch, &misses, folder, &fault);
+    l->in->family = arch ? arch->about : NULL;
     if (status == NYB_OK)
-        return NYB_OK;
-    l->in->model_fault = nyb_arena_text(&l->owner->arena, fault.text, strlen(fault.text));
-    return l->in->model_fault ? NYB_OK : out_of_memory(l);
+        status = nyb_model_open(&model, folder, &fault);
+    nyb_model_close(model);
+    if (status != NYB_OK)
+        l->in->model_fault = nyb_arena_text(&l->owner->arena, fault.text, strlen(fault.text));
+    if (status != NYB_OK && !l->in->model_fault)
+        return out_of_memory(l);
+    return keep_misses(l, &misses);
 }
 
 // The configuration inside a GGUF file.
@@ -141,6 +158,7 @@ static nyb_status read_gguf(const looking *l, const nyb_gguf *file)
 {
     nyb_model_config config;
     nyb_gguf_text arch = {"unknown", 7};
+    nyb_misses misses = {0};
     nyb_err fault;
     json_t *doc = NULL;
     nyb_status status = nyb_gguf_string(file, "general.architecture", &arch, l->err);
@@ -150,21 +168,24 @@ static nyb_status read_gguf(const looking *l, const nyb_gguf *file)
     l->in->model_type = nyb_arena_text(&l->owner->arena, arch.at, arch.length);
     status = nyb_gguf_config(&doc, file, &fault);
     if (status == NYB_OK)
-        status = nyb_model_config_read(&config, doc, file->path, &fault);
-    if (status == NYB_OK)
+        status = nyb_model_config_look(&config, &misses, doc, file->path, &fault);
+    if (status == NYB_OK && config.arch)
         l->in->family = config.arch->about;
+    if (status == NYB_OK)
+        status = nyb_misses_fail(&misses, file->path, &fault);
     json_decref(doc);
     if (status != NYB_OK)
         l->in->model_fault = nyb_arena_text(&l->owner->arena, fault.text, strlen(fault.text));
-    return l->in->model_type && (status == NYB_OK || l->in->model_fault) ? NYB_OK
-                                                                         : out_of_memory(l);
+    if (!l->in->model_type || (status != NYB_OK && !l->in->model_fault))
+        return out_of_memory(l);
+    return keep_misses(l, &misses);
 }
 
 // The configuration of the folder, or of the folder that the file lies in.
 static nyb_status read_config(const looking *l, const char *model)
 {
     nyb_err fault;
-    if (nyb_checkpoint_gguf(l->owner->file))
+    if (l->owner->file && nyb_checkpoint_gguf(l->owner->file))
         return read_gguf(l, nyb_checkpoint_gguf(l->owner->file));
     const char *const slash = strrchr(model, '/');
     const char *const folder =
@@ -478,6 +499,26 @@ static nyb_status judge(const looking *l)
     return NYB_OK;
 }
 
+// A folder that was fetched without its tensors still tells whether nybble would run the model.
+static bool has_config_alone(const looking *l, const char *path)
+{
+    static const char *const files[] = {"model.safetensors", "model.safetensors.index.json"};
+    nyb_arena *const arena = &l->owner->arena;
+    nyb_checkpoint *file = NULL;
+    const char *const config = nyb_path_join(arena, path, "config.json");
+    if (!nyb_path_is_folder(path) || !config || !nyb_path_exists(config))
+        return false;
+    for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+        const char *const name = nyb_path_join(arena, path, files[i]);
+        if (!name || nyb_path_exists(name))
+            return false;
+    }
+    // Whatever else is there is told by whoever looks for tensors.
+    const bool nothing = nyb_checkpoint_open(&file, path, NULL) == NYB_E_IO;
+    nyb_checkpoint_close(file);
+    return nothing;
+}
+
 static nyb_status look(looking *l, const char *path, const nyb_inspect_params *params,
                        const nyb_context *ctx)
 {
@@ -485,16 +526,17 @@ static nyb_status look(looking *l, const char *path, const nyb_inspect_params *p
     l->in->path = nyb_arena_text(&l->owner->arena, path, strlen(path));
     if (!l->in->path)
         return nyb_no_memory(l->err, path, strlen(path), 1);
-    nyb_status status = nyb_checkpoint_open(&l->owner->file, path, l->err);
-    if (status == NYB_OK)
+    const bool bare = has_config_alone(l, path);
+    nyb_status status = bare ? NYB_OK : nyb_checkpoint_open(&l->owner->file, path, l->err);
+    if (status == NYB_OK && !bare)
         status = list_files(l);
-    if (status == NYB_OK)
+    if (status == NYB_OK && !bare)
         status = list_tensors(l);
-    if (status == NYB_OK)
+    if (status == NYB_OK && !bare)
         status = list_dtypes(l);
     if (status == NYB_OK)
         status = read_config(l, path);
-    if (status == NYB_OK)
+    if (status == NYB_OK && !bare)
         status = list_layers(l, params->check, ctx);
     if (status != NYB_OK)
         return status;

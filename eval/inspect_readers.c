@@ -315,9 +315,10 @@ static void judge_whole(nyb_inspect_reader *out, const nyb_inspection *in)
     for (size_t i = 0; i < in->layer_count; i++)
         quantized = quantized || in->layers[i].layout;
 
-    const char *const own = in->fault         ? in->fault
-                            : in->model_fault ? in->model_fault
-                                              : in->first_fault;
+    const bool missing = in->unsupported_count > 0; // the line names the quantization's faults too
+    const char *const own = in->fault && !missing ? in->fault
+                            : in->model_fault     ? in->model_fault
+                                                  : in->first_fault;
     if (own)
         add_reason(&out[NYBBLE], NYB_LOADS_NOT, own);
     if (in->gguf) {

@@ -35,14 +35,16 @@ static bool ends_with(const char *text, const char *end)
 }
 
 // Kinds of model files that are recognised in order to say what to do with them.
-static const struct {
-    const char *end;
-    const char *text;
-} strangers[] = {
+static const nyb_stranger strangers[] = {
     {".bin", "a PyTorch pickle"},  {".pt", "a PyTorch pickle"},   {".pth", "a PyTorch pickle"},
     {".ckpt", "a PyTorch pickle"}, {".pkl", "a pickle"},          {".gguf", "a GGUF file"},
     {".h5", "an HDF5 file"},       {".keras", "a Keras archive"}, {".npz", "a NumPy archive"},
 };
+
+const nyb_stranger *nyb_checkpoint_stranger_at(size_t index)
+{
+    return index < sizeof(strangers) / sizeof(strangers[0]) ? &strangers[index] : NULL;
+}
 
 static const char *stranger_text(const char *name)
 {
@@ -281,7 +283,7 @@ static nyb_status open_unnamed(nyb_checkpoint *c, nyb_err *err)
         const char *const path = nyb_path_join(&c->arena, c->path, found.stranger);
         return refuse(path ? path : c->path, stranger_text(found.stranger), err);
     }
-    return nyb_fail(err, NYB_E_FORMAT, "%s: holds no *.safetensors file", c->path);
+    return nyb_fail(err, NYB_E_IO, "%s: holds no *.safetensors file", c->path);
 }
 
 static nyb_status open_folder(nyb_checkpoint *c, nyb_err *err)

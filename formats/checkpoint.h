@@ -27,6 +27,13 @@ void nyb_checkpoint_close(nyb_checkpoint *c);
 // The GGUF file that was opened; NULL for a folder or a safetensors file.
 const nyb_gguf *nyb_checkpoint_gguf(const nyb_checkpoint *c);
 
+// A kind of file that is recognised in order to say what to do with it; NULL behind the last.
+typedef struct nyb_stranger {
+    const char *end; // of its name
+    const char *text;
+} nyb_stranger;
+const nyb_stranger *nyb_checkpoint_stranger_at(size_t index);
+
 // The path as it was opened.
 const char *nyb_checkpoint_path(const nyb_checkpoint *c);
 

@@ -23,6 +23,14 @@ static const struct {
 
 enum { TYPES = sizeof(types) / sizeof(types[0]) };
 
+bool nyb_gguf_type_at(size_t index, nyb_gguf_type_row *out)
+{
+    if (index >= TYPES)
+        return false;
+    *out = (nyb_gguf_type_row){.name = types[index].name, .dtype = types[index].dtype};
+    return true;
+}
+
 int nyb_gguf_dtype_of(uint32_t type, const char **name)
 {
     *name = NULL;

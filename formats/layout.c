@@ -18,6 +18,22 @@ static const nyb_layout *const float_layouts[] = {&nyb_layout_fp8};
 
 enum { LAYOUT_COUNT = sizeof(layouts) / sizeof(layouts[0]) };
 
+// Every layout that a folder can be written in, those of one name together.
+static const nyb_layout *const writable[] = {
+    &nyb_layout_compressed_tensors,
+    &nyb_layout_int_quantized,
+    &nyb_layout_float_quantized,
+    &nyb_layout_gptq,
+    &nyb_layout_gptq_v2,
+    &nyb_layout_awq,
+    &nyb_layout_fp8,
+};
+
+const nyb_layout *nyb_layout_writable_at(size_t index)
+{
+    return index < sizeof(writable) / sizeof(writable[0]) ? writable[index] : NULL;
+}
+
 size_t nyb_layout_count(void)
 {
     return LAYOUT_COUNT;

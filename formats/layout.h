@@ -112,6 +112,9 @@ const nyb_layout *nyb_layout_by_name(const char *name);
 size_t nyb_layout_count(void);
 const nyb_layout *nyb_layout_at(size_t index);
 
+// All layouts that a user can ask for, for lists; NULL behind the last.
+const nyb_layout *nyb_layout_writable_at(size_t index);
+
 // ggml's blocks, for folders on their way into a GGUF file. Found by its name, but not in the list.
 extern const nyb_layout nyb_layout_blocks;
 

@@ -175,15 +175,24 @@ const char *nyb_quantization_method(const nyb_quantization *quantization)
 
 // Adding a method is one function that turns its configuration into rules, and one line here.
 static const struct {
-    const char *method;
+    nyb_quantization_named named;
     nyb_status (*read)(nyb_quantization *q, const json_t *config, nyb_err *err);
 } readers[] = {
-    {"gptq", nyb_rules_of_gptq},
-    {"awq", nyb_rules_of_awq},
-    {"fp8", nyb_rules_of_fp8},
-    {"compressed-tensors", nyb_rules_of_compressed_tensors},
-    {"nybble-blocks", nyb_rules_of_blocks},
+    {{"gptq", "checkpoint_format gptq or gptq_v2; 2, 3, 4 and 8 bits; desc_act; dynamic"},
+     nyb_rules_of_gptq},
+    {{"awq", "version gemm; 4 bits"}, nyb_rules_of_awq},
+    {{"fp8", "e4m3 and e5m2; one scale for a tensor or for a block"}, nyb_rules_of_fp8},
+    {{"compressed-tensors",
+      "pack-quantized, int-quantized, float-quantized, mixed-precision of these"},
+     nyb_rules_of_compressed_tensors},
+    {{"nybble-blocks", NULL}, nyb_rules_of_blocks}, // on the way to a GGUF file
 };
+
+const nyb_quantization_named *nyb_quantization_method_at(size_t index)
+{
+    const bool there = index < sizeof(readers) / sizeof(readers[0]) && readers[index].named.about;
+    return there ? &readers[index].named : NULL;
+}
 
 static nyb_status read_config(nyb_quantization *q, const json_t *config, nyb_err *err)
 {
@@ -198,15 +207,15 @@ static nyb_status read_config(nyb_quantization *q, const json_t *config, nyb_err
         return nyb_fail(err, NYB_E_FORMAT, "%s: the quantization config names no 'quant_method'",
                         q->name);
     for (size_t i = 0; i < sizeof(readers) / sizeof(readers[0]); i++) {
-        if (strcmp(readers[i].method, method) == 0) {
-            q->method = readers[i].method;
+        if (strcmp(readers[i].named.method, method) == 0) {
+            q->method = readers[i].named.method;
             return readers[i].read(q, config, err);
         }
     }
     return nyb_fail(
         err, NYB_E_UNSUPPORTED,
-        "%s: weights are quantised by '%s'; nybble reads gptq, awq and compressed-tensors", q->name,
-        method);
+        "%s: weights are quantised by '%s'; nybble reads gptq, awq, fp8 and compressed-tensors",
+        q->name, method);
 }
 
 static nyb_status open_config(nyb_quantization **out, const json_t *config, const char *name,

@@ -13,6 +13,13 @@ typedef struct nyb_quantized {
     nyb_layout_spec spec;     // rows, cols and scale_dtype are 0: they follow from the tensors
 } nyb_quantized;
 
+// A method that is read, for lists; NULL behind the last.
+typedef struct nyb_quantization_named {
+    const char *method; // 'quant_method'
+    const char *about;  // which of its variants
+} nyb_quantization_named;
+const nyb_quantization_named *nyb_quantization_method_at(size_t index);
+
 // Reads the quantization_config of a parsed config.json; without one (or null) *out is NULL and
 // the status NYB_OK: a plain checkpoint. Everything needed is copied.
 //

@@ -85,6 +85,11 @@ static const nyb_activation activations[] = {
     {"linear", identity, false},
 };
 
+const char *nyb_activation_name_at(size_t index)
+{
+    return index < sizeof(activations) / sizeof(activations[0]) ? activations[index].name : NULL;
+}
+
 bool nyb_activation_find(nyb_activation *out, const char *name)
 {
     for (size_t i = 0; i < sizeof(activations) / sizeof(activations[0]); i++) {

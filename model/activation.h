@@ -11,6 +11,9 @@ typedef struct nyb_activation {
     bool silu; // a gate with it has a loop of its own
 } nyb_activation;
 
+// The names that are known, NULL behind the last.
+const char *nyb_activation_name_at(size_t index);
+
 // False for a name that is not known.
 bool nyb_activation_find(nyb_activation *out, const char *name);
 

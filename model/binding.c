@@ -317,6 +317,24 @@ static bool is_known(const nyb_model *m, const nyb_tensor *t)
     return is_known_in_block(m, t, block);
 }
 
+const char *nyb_model_plain_name(const nyb_model *m, nyb_arena *arena, const char *name)
+{
+    const nyb_arch *const arch = m->config.arch;
+    const size_t prefix = strlen(m->prefix), head = m->head.module ? strlen(m->head.module) : 0;
+    if (m->config.wrapped && nyb_wrapper_is_beside(name))
+        return nyb_arena_text(arena, "", 0);
+    for (size_t i = 0; arch->ignored && arch->ignored[i]; i++) {
+        if (ends_with(name, arch->ignored[i]))
+            return nyb_arena_text(arena, "", 0);
+    }
+    if (head && starts_with(name, m->head.module) && name[head] == '.')
+        return nyb_arena_format(arena, "%s%s", arch->head ? arch->head : m->head.module,
+                                name + head);
+    return starts_with(name, m->prefix)
+               ? nyb_arena_format(arena, "%s%s", arch->prefix, name + prefix)
+               : nyb_arena_text(arena, name, strlen(name));
+}
+
 nyb_status nyb_check_leftovers(const nyb_model *m, nyb_err *err)
 {
     for (size_t i = 0; i < nyb_checkpoint_count(m->checkpoint); i++) {

@@ -9,82 +9,6 @@
 #include "model/config_parts.h"
 #include "model/config_wrapper.h"
 
-// Keys that ask for something which nybble does not compute, or only for some families. They are
-// fine when absent, null, false, empty, or equal to the number at which the feature does nothing.
-static const struct {
-    const char *key;
-    const char *needs; // what is missing
-    double idle;
-    const char *types; // model types that have it, each between blanks; NULL: none
-} features[] = {
-    {"add_cross_attention", "cross-attention", 0, NULL},
-    {"alibi", "linear biases of the scores", 0, " falcon "},
-    {"attention_multiplier", "a multiplier of the scores", NAN, NULL},
-    {"attn_logit_softcapping", "a soft cap of the scores", NAN, " gemma2 "},
-    {"embedding_multiplier", "a multiplier of the embedding", 1, NULL},
-    {"final_logit_softcapping", "a soft cap of the logits", NAN, " gemma2 gemma3_text "},
-    {"is_decoder", "a decoder of this family", 0, " gpt_neox "},
-    {"is_encoder_decoder", "an encoder beside a decoder", 0, NULL},
-    {"logit_scale", "a scale of the logits", 1, NULL},
-    {"logits_scaling", "a scale of the logits", 1, NULL},
-    {"n_routed_experts", "experts", 0, " deepseek_v2 deepseek_v3 kimi_k2 "},
-    {"no_rope_layers", "layers without rotary positions", NAN, " smollm3 llama4_text "},
-    {"num_experts", "experts", 0, " qwen2_moe qwen3_moe mixtral deepseek_v2 deepseek_v3 kimi_k2 "},
-    {"num_local_experts", "experts", 0,
-     " mixtral llama4_text qwen2_moe qwen3_moe deepseek_v2 deepseek_v3 kimi_k2 "},
-    {"parallel_attn", "attention and MLP side by side", 0, " falcon "},
-    {"qk_layernorm", "norms of queries and keys", 0, NULL},
-    {"qk_norm", "norms of queries and keys", 0, NULL},
-    {"residual_multiplier", "a multiplier of the residual", 1, NULL},
-    {"rope_interleaved", "a rope that turns neighbours", 0, NULL},
-    {"scale_depth", "a scale of the residual", NAN, NULL},
-    {"scale_emb", "a scale of the embedding", 1, NULL},
-    {"sinusoidal_pos_embds", "positions that are not in the file", 0, " distilbert "},
-    {"text_config", "a model inside a multimodal one; save its language model alone", NAN, NULL},
-    {"use_bidirectional_attention", "attention to later tokens", 0, NULL},
-    {"use_parallel_residual", "attention and MLP side by side", 0, " gpt_neox "},
-    {"use_qk_norm", "norms of queries and keys", 0, " llama4_text "},
-    {"vision_config", "images", NAN, NULL},
-};
-
-static bool is_idle(const json_t *value, double idle)
-{
-    if (!value || json_is_null(value) || json_is_false(value))
-        return true;
-    if (json_is_array(value))
-        return json_array_size(value) == 0;
-    if (json_is_object(value))
-        return json_object_size(value) == 0;
-    return json_is_number(value) && json_number_value(value) == idle;
-}
-
-static bool has_type(const char *types, const char *model_type)
-{
-    char spaced[64];
-    (void) snprintf(spaced, sizeof(spaced), " %s ", model_type);
-    return types && strstr(types, spaced);
-}
-
-// Names everything that is missing, not only the first.
-static nyb_status check_features(const nyb_config_reader *r, nyb_err *err)
-{
-    char missing[800] = "";
-    size_t used = 0, count = 0;
-    for (size_t i = 0; i < sizeof(features) / sizeof(features[0]); i++) {
-        if (is_idle(json_object_get(r->doc, features[i].key), features[i].idle) ||
-            has_type(features[i].types, r->out->arch->model_type))
-            continue;
-        if (used < sizeof(missing))
-            used += (size_t) snprintf(missing + used, sizeof(missing) - used, "%s'%s' (%s)",
-                                      count ? ", " : "", features[i].key, features[i].needs);
-        count++;
-    }
-    if (count == 0)
-        return NYB_OK;
-    return nyb_fail(err, NYB_E_UNSUPPORTED, "%s: %s %s not supported for models of type '%s'",
-                    r->name, missing, count > 1 ? "are" : "is", r->out->arch->model_type);
-}
-
 bool nyb_config_given(const nyb_config_reader *r, const char *key)
 {
     const json_t *const value = json_object_get(r->doc, key);
@@ -137,26 +61,16 @@ static nyb_status read_arch(const nyb_config_reader *r, nyb_err *err)
     if (!type)
         return nyb_fail(err, NYB_E_FORMAT, "%s: 'model_type' is missing", r->name);
 
-    char known[512] = "";
-    size_t used = 0;
-    const char *last = "";
     for (size_t i = 0; nyb_arch_at(i); i++) {
         const nyb_arch *const arch = nyb_arch_at(i);
         if (strcmp(arch->model_type, type) == 0 && is_when(arch, r->doc)) {
             r->out->arch = arch;
             return NYB_OK;
         }
-        if (used < sizeof(known) && strcmp(arch->model_type, last) != 0)
-            used += (size_t) snprintf(known + used, sizeof(known) - used, "%s%s", i ? ", " : "",
-                                      arch->model_type);
-        last = arch->model_type;
     }
-    for (size_t i = 0; nyb_wrapper_at(i); i++)
-        if (used < sizeof(known))
-            used += (size_t) snprintf(known + used, sizeof(known) - used, ", %s",
-                                      nyb_wrapper_at(i)->model_type);
-    return nyb_fail(err, NYB_E_UNSUPPORTED, "%s: model type '%s' is not supported, these are: %s",
-                    r->name, type, known);
+    nyb_misses_add(r->misses, "model type '%.80s' (nybble help families lists those that are)",
+                   type);
+    return NYB_OK;
 }
 
 // The first of the spellings that is there, or the first of all.
@@ -231,9 +145,7 @@ static nyb_status read_switches(const nyb_config_reader *r, nyb_err *err)
             return status;
         if (asked && (!own[i] || strcmp(own[i], keys[i]) != 0) &&
             !(i ? arch->mlp_bias.otherwise : arch->qkv_bias.otherwise))
-            return nyb_fail(err, NYB_E_UNSUPPORTED,
-                            "%s: a model of type '%s' has no biases there, but '%s' is true",
-                            r->name, arch->model_type, keys[i]);
+            nyb_misses_add(r->misses, "'%s' (biases)", keys[i]);
     }
     bool affine = true, removed = false;
     nyb_status status =
@@ -250,14 +162,11 @@ static nyb_status read_activation(const nyb_config_reader *r, nyb_err *err)
     static const char *const keys[] = {"hidden_activation", "hidden_act", "activation_function",
                                        "activation", NULL};
     const char *const key = spelling(r, keys);
-    const char *name = r->out->arch->activation;
+    const char *name = r->out->arch ? r->out->arch->activation : "linear";
     const nyb_status status = nyb_json_text(r->doc, key, &name, r->name, err);
-    if (status != NYB_OK)
-        return status;
-    if (!nyb_activation_find(&r->out->activation, name))
-        return nyb_fail(err, NYB_E_UNSUPPORTED, "%s: activation '%s' is not supported", r->name,
-                        name);
-    return NYB_OK;
+    if (status == NYB_OK && !nyb_activation_find(&r->out->activation, name))
+        nyb_misses_add(r->misses, "activation '%.80s'", name);
+    return status;
 }
 
 static nyb_status read_norm(const nyb_config_reader *r, nyb_err *err)
@@ -314,9 +223,8 @@ static nyb_status read_dtype(const nyb_config_reader *r, nyb_err *err)
             return NYB_OK;
         }
     }
-    return nyb_fail(err, NYB_E_UNSUPPORTED,
-                    "%s: dtype '%s' is not supported, float32, float16 and bfloat16 are", name,
-                    text);
+    nyb_misses_add(r->misses, "dtype '%.40s' (float32, float16 and bfloat16 are)", text);
+    return NYB_OK;
 }
 
 // One token id. -1 says that there is none, as some configurations have it.
@@ -379,41 +287,60 @@ static nyb_status read_ids(const nyb_config_reader *r, nyb_err *err)
     return status;
 }
 
-nyb_status nyb_model_config_read(nyb_model_config *out, const json_t *doc, const char *name,
-                                 nyb_err *err)
+// What can be said of a family that is not known.
+static nyb_status look_at_stranger(const nyb_config_reader *r, nyb_err *err)
+{
+    nyb_status status = nyb_config_features(r, err);
+    if (status == NYB_OK)
+        status = read_activation(r, err);
+    if (status == NYB_OK)
+        status = nyb_config_rope_words(r, err);
+    return status == NYB_OK ? read_dtype(r, err) : status;
+}
+
+static nyb_status look(const nyb_config_reader *r, nyb_err *err)
 {
     static nyb_config_part *const readers[] = {
-        read_arch,     check_features,       read_activation,   read_extents,
-        read_switches, nyb_config_attention, nyb_config_blocks, nyb_config_experts,
-        read_norm,     read_dtype,           nyb_config_ropes,  read_labels,
-        read_ids,
+        nyb_config_features, read_activation,      read_dtype,        read_extents,
+        read_switches,       nyb_config_attention, nyb_config_blocks, nyb_config_experts,
+        read_norm,           nyb_config_ropes,     read_labels,       read_ids,
     };
+    nyb_status status = read_arch(r, err);
+    if (status != NYB_OK)
+        return status;
+    if (!r->out->arch)
+        return look_at_stranger(r, err);
+    for (size_t i = 0; status == NYB_OK && i < sizeof(readers) / sizeof(readers[0]); i++)
+        status = readers[i](r, err);
+    return status;
+}
+
+nyb_status nyb_model_config_look(nyb_model_config *out, nyb_misses *misses, const json_t *doc,
+                                 const char *name, nyb_err *err)
+{
+    nyb_err local = {0};
     json_t *inside = NULL;
     *out = (nyb_model_config){0};
     if (!json_is_object(doc))
         return nyb_fail(err, NYB_E_FORMAT, "%s: not a JSON object", name);
-    nyb_status status = nyb_wrapper_inside(&inside, doc, name, err);
-    const nyb_config_reader r = {.out = out, .doc = inside, .name = name};
-    for (size_t i = 0; status == NYB_OK && i < sizeof(readers) / sizeof(readers[0]); i++)
-        status = readers[i](&r, err);
+    nyb_status status = nyb_wrapper_inside(&inside, doc, name, &local);
+    const nyb_config_reader r = {.out = out, .doc = inside, .name = name, .misses = misses};
+    if (status == NYB_OK)
+        status = look(&r, &local);
     out->wrapped = inside != doc;
     json_decref(inside);
-    return status;
+    // What is wrong beside what is missing is told with it.
+    if (misses->count > 0 && (status == NYB_E_FORMAT || status == NYB_E_UNSUPPORTED))
+        nyb_misses_add_line(misses, &local, name);
+    else if (status != NYB_OK)
+        return nyb_fail(err, status, "%s", local.text);
+    return NYB_OK;
 }
 
-nyb_status nyb_model_config_load(nyb_model_config *out, const char *folder, nyb_err *err)
+nyb_status nyb_model_config_read(nyb_model_config *out, const json_t *doc, const char *name,
+                                 nyb_err *err)
 {
-    nyb_arena arena = {0};
-    json_t *doc = NULL;
-    nyb_status status = NYB_OK;
-    const char *const path = nyb_path_join(&arena, folder, "config.json");
-    if (!path)
-        status = nyb_no_memory(err, "a path", strlen(folder), 1);
-    if (status == NYB_OK)
-        status = nyb_json_load(&doc, path, err);
-    if (status == NYB_OK)
-        status = nyb_model_config_read(out, doc, path, err);
-    json_decref(doc);
-    nyb_arena_clear(&arena);
-    return status;
+    nyb_misses misses = {0};
+    const nyb_status status = nyb_model_config_look(out, &misses, doc, name, err);
+    return status == NYB_OK ? nyb_misses_fail(&misses, name, err) : status;
 }

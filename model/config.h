@@ -5,6 +5,7 @@
 #include "core/json.h"
 #include "model/activation.h"
 #include "model/arch.h"
+#include "model/config_misses.h"
 
 enum {
     NYB_EOS_MAX = 16,
@@ -22,6 +23,13 @@ typedef enum nyb_rope_kind {
     NYB_ROPE_YARN,
     NYB_ROPE_LONGROPE,
 } nyb_rope_kind;
+
+// What config.json calls a kind; NULL behind the last.
+typedef struct nyb_rope_name {
+    const char *text;
+    nyb_rope_kind kind;
+} nyb_rope_name;
+const nyb_rope_name *nyb_rope_name_at(size_t index);
 
 // Rotary positions. Su et al., "RoFormer", arXiv:2104.09864; the scalings as transformers has
 // them.
@@ -96,19 +104,20 @@ typedef struct nyb_model_config {
     nyb_dtype dtype; // declared storage type; f32 when the file does not say
 } nyb_model_config;
 
-// Reads folder/config.json. Features that nybble does not compute are errors, never ignored.
+// Reads a parsed config.json; `name` stands for it in errors. Features that nybble does not compute
+// are errors, never ignored.
 //
-// NYB_E_IO           the file is missing or unreadable.
-// NYB_E_FORMAT       not JSON; a value is missing, of the wrong kind, or outside its range.
+// NYB_E_FORMAT       a value is missing, of the wrong kind, or outside its range.
 // NYB_E_UNSUPPORTED  an architecture, activation, rope type or feature that is not supported;
-//                    err names all features that are missing.
+//                    err names all that are missing.
 // On every error *out is undefined.
-NYB_NODISCARD nyb_status nyb_model_config_load(nyb_model_config *out, const char *folder,
-                                               nyb_err *err);
-
-// The same for a parsed document; `name` stands for it in errors.
 NYB_NODISCARD nyb_status nyb_model_config_read(nyb_model_config *out, const json_t *doc,
                                                const char *name, nyb_err *err);
+
+// The same, but what is not supported is added to `misses` and no error. out->arch is NULL for a
+// family that is not known, and all else is defined only if there are no misses.
+NYB_NODISCARD nyb_status nyb_model_config_look(nyb_model_config *out, nyb_misses *misses,
+                                               const json_t *doc, const char *name, nyb_err *err);
 
 // Replaces the end-of-sequence ids by those of a JSON value: an id, or a list of them.
 NYB_NODISCARD nyb_status nyb_eos_read(nyb_model_config *out, const json_t *value, const char *name,

@@ -50,14 +50,13 @@ static nyb_status read_layer_types(const nyb_config_reader *r, const json_t *typ
         const char *const text = json_string_value(json_array_get(types, b));
         const bool windowed = text && strcmp(text, local) == 0;
         if (!text || (!windowed && strcmp(text, "full_attention") != 0))
-            return nyb_fail(err, NYB_E_UNSUPPORTED,
-                            "%s: 'layer_types' has '%s' at %zu, a model of type '%s' has "
-                            "full_attention and %s",
-                            r->name, text ? text : "no text", b, c->arch->model_type, local);
-        if (windowed && !c->window)
-            return nyb_fail(err, NYB_E_UNSUPPORTED,
-                            "%s: 'layer_types' has '%s' at %zu, but no window is given", r->name,
-                            text, b);
+            nyb_misses_add(r->misses,
+                           "layers of type '%.60s' ('layer_types'; full_attention and %s are)",
+                           text ? text : "no text", local);
+        else if (windowed && !c->window)
+            nyb_misses_add(r->misses,
+                           "layers of type '%.60s' ('layer_types') without the size of a window",
+                           text);
         set(c, b, chunks ? NYB_BLOCK_CHUNKS : NYB_BLOCK_WINDOW, windowed);
     }
     return NYB_OK;
@@ -99,9 +98,7 @@ static nyb_status read_window(const nyb_config_reader *r, nyb_err *err)
     else if (!json_is_null(given))
         status = nyb_config_size(r, &c->window, key, 0, NYB_MOST_POSITIONS, err);
     if (status == NYB_OK && c->window && c->arch->window == NYB_WINDOW_NONE)
-        return nyb_fail(err, NYB_E_UNSUPPORTED,
-                        "%s: '%s' is %zu, which a model of type '%s' does not have", r->name, key,
-                        c->window, c->arch->model_type);
+        nyb_misses_add(r->misses, "'%s' (a window in this family)", key);
     return status;
 }
 

@@ -49,10 +49,8 @@ static nyb_status read_groups(const nyb_config_reader *r, nyb_err *err)
         if (status != NYB_OK || strcmp(method, "greedy") == 0)
             return status;
         if (strcmp(method, "group_limited_greedy") != 0)
-            return nyb_fail(err, NYB_E_UNSUPPORTED,
-                            "%s: 'topk_method' is '%s', supported are greedy and "
-                            "group_limited_greedy",
-                            r->name, method);
+            nyb_misses_add(r->misses, "'topk_method' %.40s (greedy and group_limited_greedy are)",
+                           method);
     }
     nyb_status status =
         nyb_config_size(r, &e->groups, "n_group", 1,

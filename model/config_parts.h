@@ -17,7 +17,8 @@ enum {
 typedef struct nyb_config_reader {
     nyb_model_config *out;
     const json_t *doc;
-    const char *name; // of the file
+    const char *name;   // of the file
+    nyb_misses *misses; // where what is not supported goes; reading goes on without it
 } nyb_config_reader;
 
 typedef nyb_status nyb_config_part(const nyb_config_reader *r, nyb_err *err);
@@ -33,9 +34,11 @@ NYB_NODISCARD nyb_status nyb_config_flag(const nyb_config_reader *r, bool *out, 
 // Whether the key is there and not null.
 bool nyb_config_given(const nyb_config_reader *r, const char *key);
 
+nyb_config_part nyb_config_features;  // what only some families have, or none; `arch` may be NULL
 nyb_config_part nyb_config_attention; // heads, scales, latent attention
 nyb_config_part nyb_config_blocks;    // windows, blocks without rope
 nyb_config_part nyb_config_experts;
 nyb_config_part nyb_config_ropes;
+nyb_config_part nyb_config_rope_words; // the type alone, of a family that is not known
 
 #endif // NYB_MODEL_CONFIG_PARTS_H_

@@ -27,16 +27,19 @@ static bool has(const json_t *dict, const char *key)
     return value && !json_is_null(value);
 }
 
+static const nyb_rope_name kinds[] = {
+    {"default", NYB_ROPE_DEFAULT}, {"linear", NYB_ROPE_LINEAR}, {"llama3", NYB_ROPE_LLAMA3},
+    {"dynamic", NYB_ROPE_DYNAMIC}, {"yarn", NYB_ROPE_YARN},     {"longrope", NYB_ROPE_LONGROPE},
+    {"su", NYB_ROPE_LONGROPE},
+};
+
+const nyb_rope_name *nyb_rope_name_at(size_t index)
+{
+    return index < sizeof(kinds) / sizeof(kinds[0]) ? &kinds[index] : NULL;
+}
+
 static nyb_status read_kind(const rope_reader *r, nyb_err *err)
 {
-    static const struct {
-        const char *name;
-        nyb_rope_kind kind;
-    } kinds[] = {
-        {"default", NYB_ROPE_DEFAULT}, {"linear", NYB_ROPE_LINEAR}, {"llama3", NYB_ROPE_LLAMA3},
-        {"dynamic", NYB_ROPE_DYNAMIC}, {"yarn", NYB_ROPE_YARN},     {"longrope", NYB_ROPE_LONGROPE},
-        {"su", NYB_ROPE_LONGROPE},
-    };
     const char *text = "default";
     nyb_status status = nyb_json_text(r->dict, "type", &text, r->all->name, err);
     if (status == NYB_OK)
@@ -44,15 +47,15 @@ static nyb_status read_kind(const rope_reader *r, nyb_err *err)
     if (status != NYB_OK)
         return status;
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
-        if (strcmp(text, kinds[i].name) == 0) {
+        if (strcmp(text, kinds[i].text) == 0) {
             r->out->kind = kinds[i].kind;
             return NYB_OK;
         }
     }
-    return nyb_fail(err, NYB_E_UNSUPPORTED,
-                    "%s: rope type '%s' is not supported, default, linear, llama3, dynamic, yarn "
-                    "and longrope are",
-                    r->all->name, text);
+    nyb_misses_add(r->all->misses,
+                   "rope type '%.60s' (default, linear, llama3, dynamic, yarn and longrope are)",
+                   text);
+    return NYB_OK;
 }
 
 static nyb_status check_dict(const rope_reader *r, nyb_err *err)
@@ -65,14 +68,10 @@ static nyb_status check_dict(const rope_reader *r, nyb_err *err)
     json_object_foreach((json_t *) (uintptr_t) r->dict, key, value)
     {
         if (json_is_object(value))
-            return nyb_fail(err, NYB_E_UNSUPPORTED,
-                            "%s: rope settings for each kind of layer ('%s') are not supported "
-                            "for models of type '%s'",
-                            r->all->name, key, r->all->out->arch->model_type);
+            nyb_misses_add(r->all->misses, "rope settings for layers of type '%.60s'", key);
     }
     if (has(r->dict, "mrope_section"))
-        return nyb_fail(err, NYB_E_UNSUPPORTED, "%s: 'mrope_section' of the rope is not supported",
-                        r->all->name);
+        nyb_misses_add(r->all->misses, "'mrope_section' of the rope (positions in several axes)");
     return NYB_OK;
 }
 
@@ -94,10 +93,7 @@ static nyb_status read_dims(const rope_reader *r, nyb_err *err)
         return nyb_fail(err, NYB_E_FORMAT, "%s: 'partial_rotary_factor' is %g, want (0, 1]",
                         r->all->name, part);
     if (c->arch->rotary == 0.0 && part != 1.0)
-        return nyb_fail(err, NYB_E_UNSUPPORTED,
-                        "%s: 'partial_rotary_factor' is %g, only 1 is supported for models of "
-                        "type '%s'",
-                        r->all->name, part, c->arch->model_type);
+        nyb_misses_add(r->all->misses, "'partial_rotary_factor' %g (1 is)", part);
     r->out->dims = (size_t) ((double) whole * part);
     if (r->out->dims % 2 != 0 || r->out->dims == 0)
         return nyb_fail(err, NYB_E_FORMAT,
@@ -168,9 +164,11 @@ static nyb_status read_factors(const rope_reader *r, float *out, const char *key
 {
     const json_t *const list = json_object_get(r->dict, key);
     const size_t want = r->out->dims / 2;
-    if (want > NYB_ROPE_FACTORS)
-        return nyb_fail(err, NYB_E_UNSUPPORTED, "%s: '%s' for %zu pairs, at most %d are supported",
-                        r->all->name, key, want, NYB_ROPE_FACTORS);
+    if (want > NYB_ROPE_FACTORS) {
+        nyb_misses_add(r->all->misses, "'%s' for %zu pairs (at most %d are)", key, want,
+                       NYB_ROPE_FACTORS);
+        return NYB_OK;
+    }
     if (!json_is_array(list) || json_array_size(list) != want)
         return nyb_fail(err, NYB_E_FORMAT, "%s: '%s' has %zu factors, want %zu", r->all->name, key,
                         json_array_size(list), want);
@@ -260,6 +258,20 @@ static const json_t *given(const json_t *dict)
 {
     const bool empty = json_is_null(dict) || (json_is_object(dict) && json_object_size(dict) == 0);
     return dict && !empty ? dict : NULL;
+}
+
+nyb_status nyb_config_rope_words(const nyb_config_reader *r, nyb_err *err)
+{
+    static const char *const keys[] = {"rope_scaling", "rope_parameters"};
+    nyb_rope_config rope = {0};
+    for (size_t i = 0; i < 2; i++) {
+        const json_t *const dict = given(json_object_get(r->doc, keys[i]));
+        const rope_reader reader = {.all = r, .dict = dict, .out = &rope};
+        const nyb_status status = json_is_object(dict) ? read_kind(&reader, err) : NYB_OK;
+        if (status != NYB_OK)
+            return status;
+    }
+    return NYB_OK;
 }
 
 nyb_status nyb_config_ropes(const nyb_config_reader *r, nyb_err *err)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "formats/gguf_names.h"
+#include "model/config.h"
 
 // What is being translated.
 typedef struct translation {
@@ -32,10 +33,14 @@ static const rule rules[] = {
     {"feed_forward_length", "intermediate_size", SIZE, true},
     {"context_length", "max_position_embeddings", SIZE, false},
     {"attention.layer_norm_rms_epsilon", "rms_norm_eps", REAL, false},
+    {"attention.layer_norm_epsilon", "layer_norm_eps", REAL, false},
     {"rope.freq_base", "rope_theta", REAL, false},
     {"attn_logit_softcapping", "attn_logit_softcapping", REAL, false},
     {"final_logit_softcapping", "final_logit_softcapping", REAL, false},
     {"expert_count", "num_experts", SIZE, false},
+    {"expert_used_count", "num_experts_per_tok", SIZE, false},
+    {"expert_feed_forward_length", "moe_intermediate_size", SIZE, false},
+    {"expert_shared_feed_forward_length", "shared_expert_intermediate_size", SIZE, false},
 };
 
 enum { RULES = sizeof(rules) / sizeof(rules[0]), KEY_ROOM = 128 };
@@ -136,7 +141,7 @@ static nyb_status set_scaling(const translation *t)
 
 // By how much Llama 3's scaling slows the positions of a pair (transformers,
 // _compute_llama3_parameters, with its usual 1, 4 and 8192).
-static double llama3_divisor(double frequency, double factor)
+double nyb_gguf_llama3_divisor(double frequency, double factor)
 {
     const double low = 1.0, high = 4.0, old = 8192.0;
     const double wavelength = 2.0 * 3.14159265358979323846 / frequency;
@@ -166,7 +171,7 @@ static nyb_status set_divisors(const translation *t)
             if (pass == 0)
                 largest = value > largest ? value : largest;
             const double frequency = pow(theta, -(double) i / (double) pairs);
-            same &= pass == 0 || fabs(llama3_divisor(frequency, (double) largest) -
+            same &= pass == 0 || fabs(nyb_gguf_llama3_divisor(frequency, (double) largest) -
                                       (double) value) < 1e-3 * (double) value;
         }
     }
@@ -182,6 +187,47 @@ static nyb_status set_divisors(const translation *t)
     return NYB_OK;
 }
 
+static json_t *factors_json(const nyb_tensor *table)
+{
+    json_t *const list = json_array();
+    const size_t count = table && table->rank == 1 && table->dtype == NYB_F32 ? table->shape[0] : 0;
+    for (size_t i = 0; list && i < count && i < 2 * (size_t) NYB_ROPE_FACTORS; i++) {
+        float value;
+        memcpy(&value, (const char *) table->at + i * sizeof(value), sizeof(value));
+        json_array_append_new(list, json_real(isfinite(value) ? plain_real((double) value) : -1.0));
+    }
+    return list;
+}
+
+// Phi 3's two tables of divisors, for texts up to the original length and for longer ones.
+static nyb_status set_factors(const translation *t)
+{
+    char room[KEY_ROOM];
+    const nyb_tensor *const far = tensor_named(t->file, "rope_factors_long.weight");
+    const nyb_tensor *const near = tensor_named(t->file, "rope_factors_short.weight");
+    size_t original = 0;
+    double magnitude = 1.0;
+    if (!far && !near)
+        return NYB_OK;
+    nyb_status status = nyb_gguf_size(
+        t->file, key_of(room, t, "rope.scaling.original_context_length"), &original, t->err);
+    if (status == NYB_OK)
+        status =
+            nyb_gguf_real(t->file, key_of(room, t, "rope.scaling.attn_factor"), &magnitude, t->err);
+    if (status != NYB_OK)
+        return status;
+    if (original == 0 || !isfinite(magnitude))
+        return nyb_fail(t->err, NYB_E_FORMAT, "%s: has no '%s' for its 'rope_factors_long.weight'",
+                        t->file->path, key_of(room, t, "rope.scaling.original_context_length"));
+    json_object_set_new(t->doc, "original_max_position_embeddings",
+                        json_integer((json_int_t) original));
+    json_object_set_new(t->doc, "rope_scaling",
+                        json_pack("{s:s, s:o, s:o, s:f}", "rope_type", "longrope", "short_factor",
+                                  factors_json(near), "long_factor", factors_json(far),
+                                  "attention_factor", plain_real(magnitude)));
+    return NYB_OK;
+}
+
 // Keys that say nothing about the arithmetic, or are read elsewhere.
 static const char *const harmless[] = {
     "vocab_size",
@@ -189,10 +235,19 @@ static const char *const harmless[] = {
     "rope.scaling.type",
     "rope.scaling.factor",
     "rope.scaling.original_context_length",
+    "rope.scaling.attn_factor",
     "rope.scaling.finetuned",
     "rope.freq_base_swa",
     "attention.value_length",
-    "attention.layer_norm_epsilon",
+    "tensor_data_layout",
+};
+
+// What llama.cpp has built in for an architecture and a config.json says.
+static const struct {
+    const char *model_type, *json;
+} built_in[] = {
+    {"qwen3_moe", "{\"norm_topk_prob\": true}"},
+    {"falcon", "{\"new_decoder_architecture\": true, \"num_ln_in_parallel_attn\": 1}"},
 };
 
 // A key that nobody reads could be a part of the model that is silently left out.
@@ -247,6 +302,19 @@ static nyb_status set_heads(const translation *t)
     return NYB_OK;
 }
 
+static void set_built_in(const translation *t)
+{
+    for (size_t i = 0; i < sizeof(built_in) / sizeof(built_in[0]); i++) {
+        if (strcmp(built_in[i].model_type, t->arch->model_type) != 0)
+            continue;
+        json_t *const more = json_loads(built_in[i].json, 0, NULL);
+        json_object_update(t->doc, more);
+        json_decref(more);
+    }
+    if (t->arch->flat && t->arch->marker) // a norm of the attention's own
+        json_object_set_new(t->doc, "num_ln_in_parallel_attn", json_integer(2));
+}
+
 static nyb_status translate(const translation *t)
 {
     nyb_status status = check_keys(t);
@@ -261,7 +329,10 @@ static nyb_status translate(const translation *t)
         json_object_set_new(t->doc, "rope_theta", json_real(10000.0));
     if (status == NYB_OK)
         status = set_scaling(t);
-    return status == NYB_OK ? set_divisors(t) : status;
+    if (status == NYB_OK)
+        status = set_divisors(t);
+    set_built_in(t);
+    return status == NYB_OK ? set_factors(t) : status;
 }
 
 nyb_status nyb_gguf_config(json_t **out, const nyb_gguf *file, nyb_err *err)
@@ -271,10 +342,8 @@ nyb_status nyb_gguf_config(json_t **out, const nyb_gguf *file, nyb_err *err)
     nyb_status status = nyb_gguf_string(file, "general.architecture", &name, err);
     if (status != NYB_OK)
         return status;
-    const translation t = {.file = file,
-                           .arch = nyb_gguf_arch_named(name.at, name.length),
-                           .doc = json_object(),
-                           .err = err};
+    const translation t = {
+        .file = file, .arch = nyb_gguf_arch_of_file(file, name), .doc = json_object(), .err = err};
     if (!t.doc)
         return nyb_no_memory(err, "a configuration", 1, 1);
     if (!t.arch)
@@ -288,130 +357,4 @@ nyb_status nyb_gguf_config(json_t **out, const nyb_gguf *file, nyb_err *err)
     else
         json_decref(t.doc);
     return status;
-}
-
-// ---- The other way round --------------------------------------------------------------------
-
-// What is being written.
-typedef struct writing {
-    nyb_gguf_head *head;
-    const json_t *doc;
-    const nyb_gguf_arch *arch;
-    const char *name;
-    nyb_err *err;
-} writing;
-
-static const char *write_key(char room[KEY_ROOM], const writing *w, const char *key)
-{
-    (void) snprintf(room, KEY_ROOM, "%s.%s", w->arch->name, key);
-    return room;
-}
-
-static nyb_status write_rules(const writing *w)
-{
-    char room[KEY_ROOM];
-    for (size_t i = 0; i < RULES; i++) {
-        const json_t *const value = json_object_get(w->doc, rules[i].to);
-        const char *const key = write_key(room, w, rules[i].key);
-        const double number = json_number_value(value);
-        if (!value && rules[i].needed)
-            return nyb_fail(w->err, NYB_E_FORMAT, "%s: has no '%s'", w->name, rules[i].to);
-        if (!json_is_number(value) || strcmp(rules[i].to, "rope_theta") == 0)
-            continue;
-        if (rules[i].kind == REAL)
-            nyb_gguf_add_f32(w->head, key, (float) number);
-        else if (number >= 0.0 && number <= UINT32_MAX)
-            nyb_gguf_add_u32(w->head, key, (uint32_t) number);
-    }
-    if (!json_is_integer(json_object_get(w->doc, "num_key_value_heads")))
-        nyb_gguf_add_u32(
-            w->head, write_key(room, w, "attention.head_count_kv"),
-            (uint32_t) json_integer_value(json_object_get(w->doc, "num_attention_heads")));
-    if (!json_is_number(json_object_get(w->doc, "rms_norm_eps")))
-        nyb_gguf_add_f32(w->head, write_key(room, w, "attention.layer_norm_rms_epsilon"), 1e-6f);
-    if (!json_is_integer(json_object_get(w->doc, "max_position_embeddings")))
-        nyb_gguf_add_u32(w->head, write_key(room, w, "context_length"), 2048);
-    return NYB_OK;
-}
-
-static size_t head_size(const writing *w)
-{
-    const json_int_t given = json_integer_value(json_object_get(w->doc, "head_dim"));
-    const json_int_t heads = json_integer_value(json_object_get(w->doc, "num_attention_heads"));
-    const json_int_t hidden = json_integer_value(json_object_get(w->doc, "hidden_size"));
-    return (size_t) (given > 0 ? given : heads > 0 ? hidden / heads : 0);
-}
-
-static nyb_status write_llama3(const writing *w, const json_t *scaling, double theta,
-                               const float **divisors, size_t *count)
-{
-    const double factor = json_number_value(json_object_get(scaling, "factor"));
-    const size_t pairs = head_size(w) / 2;
-    float *const table = nyb_arena_alloc(&w->head->arena, pairs, sizeof(*table));
-    if (!table)
-        return nyb_no_memory(w->err, "rope_freqs.weight", pairs, sizeof(*table));
-    if (json_number_value(json_object_get(scaling, "low_freq_factor")) != 1.0 ||
-        json_number_value(json_object_get(scaling, "high_freq_factor")) != 4.0 ||
-        json_number_value(json_object_get(scaling, "original_max_position_embeddings")) != 8192.0)
-        return nyb_fail(w->err, NYB_E_UNSUPPORTED,
-                        "%s: Llama 3's scaling of positions is written with its usual 1, 4 and "
-                        "8192 only",
-                        w->name);
-    for (size_t i = 0; i < pairs; i++)
-        table[i] = (float) llama3_divisor(pow(theta, -(double) i / (double) pairs), factor);
-    *divisors = table;
-    *count = pairs;
-    return NYB_OK;
-}
-
-static nyb_status write_positions(const writing *w, const float **divisors, size_t *count)
-{
-    char room[KEY_ROOM];
-    const json_t *scaling = json_object_get(w->doc, "rope_parameters");
-    const json_t *theta = json_object_get(w->doc, "rope_theta");
-    if (!json_is_object(scaling))
-        scaling = json_object_get(w->doc, "rope_scaling");
-    if (json_is_object(json_object_get(scaling, "full_attention"))) // of two kinds of blocks
-        scaling = json_object_get(scaling, "full_attention");
-    if (!json_is_number(theta))
-        theta = json_object_get(scaling, "rope_theta");
-    const double base = json_is_number(theta) ? json_number_value(theta) : 10000.0;
-    nyb_gguf_add_f32(w->head, write_key(room, w, "rope.freq_base"), (float) base);
-    nyb_gguf_add_u32(w->head, write_key(room, w, "rope.dimension_count"), (uint32_t) head_size(w));
-
-    const char *kind = json_string_value(json_object_get(scaling, "rope_type"));
-    if (!kind)
-        kind = json_string_value(json_object_get(scaling, "type"));
-    if (!kind || strcmp(kind, "default") == 0)
-        return NYB_OK;
-    if (strcmp(kind, "llama3") == 0)
-        return write_llama3(w, scaling, base, divisors, count);
-    if (strcmp(kind, "linear") != 0)
-        return nyb_fail(w->err, NYB_E_UNSUPPORTED,
-                        "%s: positions scaled by '%.40s' are not written to a GGUF file", w->name,
-                        kind);
-    nyb_gguf_add_text(w->head, write_key(room, w, "rope.scaling.type"), "linear");
-    nyb_gguf_add_f32(w->head, write_key(room, w, "rope.scaling.factor"),
-                     (float) json_number_value(json_object_get(scaling, "factor")));
-    return NYB_OK;
-}
-
-nyb_status nyb_gguf_add_config(nyb_gguf_head *head, const json_t *doc, const char *name,
-                               const float **divisors, size_t *count, nyb_err *err)
-{
-    const char *const type = json_string_value(json_object_get(doc, "model_type"));
-    const writing w = {.head = head,
-                       .doc = doc,
-                       .arch = type ? nyb_gguf_arch_of_model(type) : NULL,
-                       .name = name,
-                       .err = err};
-    *divisors = NULL;
-    *count = 0;
-    if (!w.arch)
-        return nyb_fail(err, NYB_E_UNSUPPORTED,
-                        "%s: a model of type '%.60s' is not written to a GGUF file", name,
-                        type ? type : "");
-    nyb_gguf_add_text(head, "general.architecture", w.arch->name);
-    const nyb_status status = write_rules(&w);
-    return status == NYB_OK ? write_positions(&w, divisors, count) : status;
 }

@@ -4,7 +4,8 @@
 #define NYB_MODEL_GGUF_CONFIG_H_
 
 #include "core/json.h"
-#include "formats/gguf.h"
+#include "formats/gguf_names.h"
+#include "model/config.h"
 
 // *out is owned by the caller (json_decref).
 //
@@ -13,17 +14,27 @@
 // On an error *out is NULL.
 NYB_NODISCARD nyb_status nyb_gguf_config(json_t **out, const nyb_gguf *file, nyb_err *err);
 
-// Adds to `head` what nyb_gguf_config() reads, from a folder's config.json. `name` stands for it in
-// errors.
+// By how much Llama 3's scaling slows the positions of a pair (transformers,
+// _compute_llama3_parameters, with its usual 1, 4 and 8192).
+double nyb_gguf_llama3_divisor(double frequency, double factor);
+
+enum { NYB_GGUF_TABLES = 2 };
+
+// Tensors of the file that are a part of the configuration in a folder: divisors of the positions.
+typedef struct nyb_gguf_table {
+    const char *name; // NULL: none
+    const float *values;
+    size_t count;
+} nyb_gguf_table;
+
+// Adds to `head` what nyb_gguf_config() reads, for a model.
 //
-//   divisors  out: the table that goes into the tensor 'rope_freqs.weight', [*count], in the head's
-//             arena; NULL: there is none
+//   tables  out, in the head's arena or the model's configuration
 //
-// NYB_E_FORMAT       a value is missing.
 // NYB_E_UNSUPPORTED  GGUF has no key for something that the model has.
-NYB_NODISCARD nyb_status nyb_gguf_add_config(nyb_gguf_head *head, const json_t *doc,
-                                             const char *name, const float **divisors,
-                                             size_t *count, nyb_err *err);
+NYB_NODISCARD nyb_status nyb_gguf_add_config(nyb_gguf_head *head, const nyb_gguf_arch *arch,
+                                             const nyb_model_config *config, const char *name,
+                                             nyb_gguf_table tables[NYB_GGUF_TABLES], nyb_err *err);
 
 // Adds the tokenizer in `folder`, filled up to `vocab` tokens.
 //

@@ -32,6 +32,27 @@ static nyb_status open_gguf(nyb_model *m, nyb_err *err)
     return status == NYB_OK ? bind_all(m, err) : status;
 }
 
+// Everything that config.json asks for and nybble does not have, in one line.
+static nyb_status look(nyb_model *m, nyb_misses *misses, nyb_err *err)
+{
+    nyb_err fault;
+    json_t *doc = NULL;
+    const char *const path = nyb_path_join(&m->arena, m->folder, "config.json");
+    nyb_status status =
+        path ? nyb_json_load(&doc, path, err) : nyb_no_memory(err, "a path", strlen(m->folder), 1);
+    if (status == NYB_OK)
+        status = nyb_model_config_look(&m->config, misses, doc, path, err);
+    json_decref(doc);
+    if (status != NYB_OK)
+        return status;
+    status = nyb_quantization_load(&m->quantization, m->folder, &fault);
+    if (status == NYB_E_UNSUPPORTED || (status == NYB_E_FORMAT && misses->count > 0))
+        nyb_misses_add_line(misses, &fault, path);
+    else if (status != NYB_OK)
+        return nyb_fail(err, status, "%s", fault.text);
+    return nyb_misses_fail(misses, path, err);
+}
+
 static nyb_status open_all(nyb_model *m, const char *folder, nyb_err *err)
 {
     m->folder = nyb_arena_text(&m->arena, folder, strlen(folder));
@@ -44,13 +65,26 @@ static nyb_status open_all(nyb_model *m, const char *folder, nyb_err *err)
                         folder);
     if (!nyb_path_is_folder(folder))
         return open_gguf(m, err);
-    nyb_status status = nyb_model_config_load(&m->config, folder, err);
+    nyb_misses misses = {0};
+    nyb_status status = look(m, &misses, err);
     if (status == NYB_OK)
         status = nyb_checkpoint_open(&m->checkpoint, folder, err);
     if (status == NYB_OK)
-        status = nyb_quantization_load(&m->quantization, folder, err);
-    if (status == NYB_OK)
         status = bind_all(m, err);
+    return status;
+}
+
+nyb_status nyb_model_look(const nyb_arch **arch, nyb_misses *misses, const char *folder,
+                          nyb_err *err)
+{
+    *arch = NULL;
+    nyb_model *const m = nyb_alloc(1, sizeof(*m));
+    if (!m)
+        return nyb_no_memory(err, "a model", 1, sizeof(*m));
+    m->folder = folder;
+    const nyb_status status = look(m, misses, err);
+    *arch = m->config.arch;
+    nyb_model_close(m);
     return status;
 }
 

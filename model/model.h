@@ -3,6 +3,7 @@
 #ifndef NYB_MODEL_MODEL_H_
 #define NYB_MODEL_MODEL_H_
 
+#include "core/arena.h"
 #include "formats/quantization.h"
 #include "model/config.h"
 #include "nybble/context.h"
@@ -94,10 +95,18 @@ typedef struct nyb_model nyb_model;
 // has any) or a GGUF file. Nothing is copied; the tensors stay mapped until nyb_model_close().
 //
 // NYB_E_FORMAT  a tensor is missing, or has the wrong shape: err names it, both shapes, the file.
-// NYB_E_UNSUPPORTED  the configuration, or a tensor's type.
-// Others as nyb_model_config_load(), nyb_checkpoint_open(), nyb_quantization_load().
+// NYB_E_UNSUPPORTED  the configuration or its quantization, with all that is missing; or a tensor's
+//                    type.
+// Others as nyb_json_load(), nyb_model_config_read(), nyb_checkpoint_open(),
+// nyb_quantization_load().
 // On every error *out is NULL.
 NYB_NODISCARD nyb_status nyb_model_open(nyb_model **out, const char *folder, nyb_err *err);
+
+// What config.json of a folder says, without its tensors: *arch is its family, NULL when it is not
+// known, and what is not supported goes into `misses` as well as into err.
+NYB_NODISCARD nyb_status nyb_model_look(const nyb_arch **arch, nyb_misses *misses,
+                                        const char *folder, nyb_err *err);
+
 void nyb_model_close(nyb_model *model); // NULL is fine
 
 // All of these live as long as the model.
@@ -122,6 +131,11 @@ const nyb_linear *nyb_model_head(const nyb_model *model);
 // Modules that readers take for linear layers and that stay as they are: head, routers, gates,
 // projections. Writes their names to `names` (NULL: none) and returns how many there are.
 size_t nyb_model_plain_modules(nyb_model *model, const char **names);
+
+// What a folder of the model alone calls a tensor of the checkpoint, in the arena: files may leave
+// out the start of names, or have it behind that of a multimodal model. "" for a tensor that is no
+// part of the language model, or follows from others. NULL when there is no room.
+const char *nyb_model_plain_name(const nyb_model *model, nyb_arena *arena, const char *name);
 
 // One block's weights, in memory of its own that is used for block after block: in f32, or as
 // they lie in the file.

@@ -3,6 +3,7 @@
 #include "core/json.h"
 #include "model/byte_level.h"
 #include "model/parts.h"
+#include "model/tokenizer_kinds.h"
 #include "model/unicode.h"
 
 struct nyb_normalizer_kind {
@@ -369,6 +370,11 @@ static const nyb_normalizer_kind kinds[] = {
     {"Precompiled", load_precompiled, run_precompiled},
     {"BertNormalizer", load_bert, run_bert},
 };
+
+const char *nyb_normalizer_name_at(size_t index)
+{
+    return index < sizeof(kinds) / sizeof(kinds[0]) ? kinds[index].name : NULL;
+}
 
 static const nyb_normalizer_kind charsmap_kind = {"character map", NULL, run_charsmap};
 static const nyb_normalizer_kind spm_kind = {"SentencePiece", NULL, run_spm};

@@ -4,6 +4,7 @@
 
 #include "core/memory.h"
 #include "model/parts.h"
+#include "model/tokenizer_kinds.h"
 #include "model/vocabulary.h"
 
 typedef struct postprocessor_kind {
@@ -83,6 +84,11 @@ static const postprocessor_kind kinds[] = {
     {"BertProcessing", load_pair},
     {"RobertaProcessing", load_pair},
 };
+
+const char *nyb_postprocessor_name_at(size_t index)
+{
+    return index < sizeof(kinds) / sizeof(kinds[0]) ? kinds[index].name : NULL;
+}
 
 static nyb_status append(nyb_tokens *out, const nyb_tokens *ids, nyb_err *err)
 {

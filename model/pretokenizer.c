@@ -3,6 +3,7 @@
 #include "core/json.h"
 #include "model/byte_level.h"
 #include "model/parts.h"
+#include "model/tokenizer_kinds.h"
 #include "model/unicode.h"
 
 struct nyb_pretokenizer_kind {
@@ -292,6 +293,11 @@ static const nyb_pretokenizer_kind kinds[] = {
     {"BertPreTokenizer", NULL, run_bert},
     {"CharDelimiterSplit", load_delimiter, run_delimiter},
 };
+
+const char *nyb_pretokenizer_name_at(size_t index)
+{
+    return index < sizeof(kinds) / sizeof(kinds[0]) ? kinds[index].name : NULL;
+}
 
 static nyb_pretokenizer *add_node(nyb_pretokenizer **list, nyb_arena *arena)
 {

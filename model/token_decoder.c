@@ -4,6 +4,7 @@
 #include "model/byte_level.h"
 #include "model/parts.h"
 #include "model/pretokenizer.h"
+#include "model/tokenizer_kinds.h"
 #include "model/unicode.h"
 
 struct nyb_decoder_kind {
@@ -304,6 +305,11 @@ static const nyb_decoder_kind kinds[] = {
     {"BPEDecoder", load_suffix, run_suffix},
     {"WordPiece", load_wordpiece, run_wordpiece},
 };
+
+const char *nyb_decoder_name_at(size_t index)
+{
+    return index < sizeof(kinds) / sizeof(kinds[0]) ? kinds[index].name : NULL;
+}
 
 static nyb_status load_one(const nyb_part *part, const json_t *value, nyb_err *err)
 {

@@ -27,6 +27,11 @@ static const nyb_tokenizer_cut cuts[] = {
 
 enum { CUTS = sizeof(cuts) / sizeof(cuts[0]) };
 
+const nyb_tokenizer_cut *nyb_tokenizer_cut_at(size_t index)
+{
+    return index < CUTS ? &cuts[index] : NULL;
+}
+
 const nyb_tokenizer_cut *nyb_tokenizer_cut_named(const char *name, size_t length)
 {
     for (size_t i = 0; i < CUTS; i++) {

@@ -11,6 +11,9 @@ typedef struct nyb_tokenizer_cut {
     bool whole_first;                       // a piece that is a token is taken without merging
 } nyb_tokenizer_cut;
 
+// NULL behind the last.
+const nyb_tokenizer_cut *nyb_tokenizer_cut_at(size_t index);
+
 // NULL when there is none of this name.
 const nyb_tokenizer_cut *nyb_tokenizer_cut_named(const char *name, size_t length);
 

@@ -2,6 +2,7 @@
 
 #include "core/json.h"
 #include "model/parts.h"
+#include "model/tokenizer_kinds.h"
 
 nyb_status nyb_tokenizer_read_vocabulary(nyb_tokenizer *t, const json_t *model, const char *name,
                                          nyb_err *err)
@@ -190,6 +191,11 @@ static const model_kind model_kinds[] = {
     {"WordPiece", nyb_tokenizer_load_wordpiece},
     {"Unigram", nyb_tokenizer_load_unigram},
 };
+
+const char *nyb_tokenizer_model_name_at(size_t index)
+{
+    return index < sizeof(model_kinds) / sizeof(model_kinds[0]) ? model_kinds[index].name : NULL;
+}
 
 // Older files name no type.
 static const char *guess_type(const json_t *model)

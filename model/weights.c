@@ -3,6 +3,7 @@
 #include "core/dtype.h"
 #include "core/file.h"
 #include "core/memory.h"
+#include "core/row_order.h"
 #include "core/threads.h"
 #include "kernels/blocks.h"
 #include "kernels/rows.h"
@@ -20,14 +21,6 @@ static nyb_status check_finite(const nyb_tensor *tensor, size_t index, const flo
     return NYB_OK;
 }
 
-static size_t stored_row(const nyb_tensor *tensor, size_t row)
-{
-    if (tensor->paired_rows == 0)
-        return row;
-    const size_t inside = row % tensor->paired_rows, half = tensor->paired_rows / 2;
-    return row - inside + (inside < half ? 2 * inside : 2 * (inside - half) + 1);
-}
-
 nyb_status nyb_tensor_widen(const nyb_tensor *tensor, size_t row0, nyb_mat out, nyb_err *err)
 {
     const nyb_block_codec *const codec = nyb_block_codec_get(tensor->dtype);
@@ -36,8 +29,8 @@ nyb_status nyb_tensor_widen(const nyb_tensor *tensor, size_t row0, nyb_mat out, 
     assert(out.cols % block.values == 0 && (row0 + out.rows) * row_bytes <= tensor->bytes);
     for (size_t i = 0; i < out.rows; i++) {
         float *const to = nyb_row(out, i);
-        const unsigned char *const from =
-            (const unsigned char *) tensor->at + stored_row(tensor, row0 + i) * row_bytes;
+        const unsigned char *const from = (const unsigned char *) tensor->at +
+                                          nyb_row_stored(&tensor->order, row0 + i) * row_bytes;
         if (codec)
             codec->dequantize(to, from, blocks);
         else
@@ -83,7 +76,7 @@ nyb_status nyb_linear_widen(const nyb_linear *linear, size_t row0, nyb_mat out, 
 
 bool nyb_linear_is_plain(const nyb_linear *linear)
 {
-    return nyb_dtype_is_float(linear->weight->dtype) && linear->weight->paired_rows == 0 &&
+    return nyb_dtype_is_float(linear->weight->dtype) && linear->weight->order.head == 0 &&
            !linear->transposed && linear->slice == 0;
 }
 

@@ -64,6 +64,9 @@ typedef struct nyb_inspection {
     const char *fault;       // why nybble cannot read the quantization config; NULL: it can
     const char *family;      // which one of nybble's families the model is; NULL: of none
     const char *model_fault; // why nybble cannot run the model; NULL: it can, or no config.json
+    const char *const *unsupported; // everything that config.json asks for and nybble does not
+                                    // have; model_fault names all of it, as far as a line goes
+    size_t unsupported_count;
     const nyb_inspect_file *files;
     size_t file_count;
     const nyb_tensor *const *tensors; // by name
@@ -84,7 +87,8 @@ typedef struct nyb_inspection {
     void *owner;
 } nyb_inspection;
 
-// Looks at a Hugging Face folder, or at one *.safetensors or GGUF file.
+// Looks at a Hugging Face folder, or at one *.safetensors or GGUF file. A folder may hold config.json
+// alone: then it is told whether nybble would run such a model.
 //
 // A layer or a quantization config that nybble cannot read is no error: it is reported.
 //

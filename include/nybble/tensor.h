@@ -52,6 +52,15 @@ typedef struct nyb_mat {
     size_t stride; // elements from one row to the next, >= cols
 } nyb_mat;
 
+// How rows of q, k and v lie in a GGUF file, where that is not how a folder names them.
+typedef struct nyb_row_order {
+    size_t head; // rows of a head; 0: they lie as they are named
+    // groups 0: the rows of every head lie in pairs, row i of its first half as row 2 i, row i of
+    // its second as row 2 i + 1. Else the folder has `groups` of `queries` heads of q, one of k and
+    // one of v, and the file first all of q, then all of k, then all of v.
+    size_t groups, queries;
+} nyb_row_order;
+
 // A named, contiguous, row-major tensor whose bytes somebody else owns (usually a mapped file).
 typedef struct nyb_tensor {
     const char *name;
@@ -60,9 +69,7 @@ typedef struct nyb_tensor {
     size_t shape[NYB_MAX_RANK];
     const void *at; // may be misaligned for its dtype: read fields with memcpy
     size_t bytes;
-    // Not 0: the rows of every run of this many (a head of q or k in a GGUF file) lie in pairs.
-    // Row i of the run's first half is stored as row 2 i, row i of its second as row 2 i + 1.
-    size_t paired_rows;
+    nyb_row_order order;
 } nyb_tensor;
 
 static inline float *nyb_row(nyb_mat m, size_t row)

@@ -188,7 +188,7 @@ static void folders_say_what_they_hold(void **state)
     (void) state;
     folder_make(&f);
     assert_fails(open_once(folder_file(&f, "none"), err), NYB_E_IO, "No such file");
-    assert_fails(open_once(f.path, err), NYB_E_FORMAT, "no *.safetensors");
+    assert_fails(open_once(f.path, err), NYB_E_IO, "no *.safetensors");
     write_text(&f, "config.json", "{}");
     write_text(&f, "model.gguf", "GGUF");
     assert_fails(open_once(f.path, err), NYB_E_UNSUPPORTED, "GGUF");

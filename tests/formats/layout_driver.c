@@ -116,12 +116,12 @@ static void read_layer(nyb_arena *arena, char **args)
                                &fault));
     const size_t codes[] = {q.rows, q.cols}, groups[] = {q.rows, q.groups};
     save(arena, args[4], "codes.npy",
-         (nyb_tensor){"", NYB_U8, 2, {codes[0], codes[1]}, q.codes, 0, 0});
+         (nyb_tensor){"", NYB_U8, 2, {codes[0], codes[1]}, q.codes, 0, {0}});
     save(arena, args[4], "zeros.npy",
-         (nyb_tensor){"", NYB_U8, 2, {groups[0], groups[1]}, q.zeros, 0, 0});
+         (nyb_tensor){"", NYB_U8, 2, {groups[0], groups[1]}, q.zeros, 0, {0}});
     save(arena, args[4], "scales.npy",
-         (nyb_tensor){"", NYB_F32, 2, {groups[0], groups[1]}, q.scales, 0, 0});
-    save(arena, args[4], "g_idx.npy", (nyb_tensor){"", NYB_I32, 1, {q.cols}, q.group_of, 0, 0});
+         (nyb_tensor){"", NYB_F32, 2, {groups[0], groups[1]}, q.scales, 0, {0}});
+    save(arena, args[4], "g_idx.npy", (nyb_tensor){"", NYB_I32, 1, {q.cols}, q.group_of, 0, {0}});
     nyb_qweight_clear(&q);
     nyb_quantization_close(quantization);
     nyb_checkpoint_close(file);

@@ -3,7 +3,6 @@ the tokenizers library, transformers and sentencepiece: all equal, there is no t
 import json
 import os
 import pathlib
-import re
 import shutil
 
 import pytest
@@ -115,18 +114,6 @@ def test_class_without_support_is_named(nybble, tmp_path):
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "CTRLTokenizer"}')
     done = nybble("tokenize", tmp_path, "--text", "a", ok=False)
     assert done.returncode == 1 and "'CTRLTokenizer'" in done.stderr
-
-
-def test_docs_list_every_part(root):
-    """The table of parts is that of the sources."""
-    parts = {"model": "tokenizer_json.c", "normalizer": "normalizer.c", "pre-tokenizer": "pretokenizer.c",
-             "post-processor": "postprocessor.c", "decoder": "token_decoder.c"}
-    rows = dict(re.findall(r"^\| ([a-z-]+) \| (`.*`) \|$", (root / "docs/tokenizers.md").read_text(), re.M))
-    for part, file in parts.items():
-        table = re.search(r"kinds\[\] = \{\n(.*?)\n\};", (root / "model" / file).read_text(), re.S)[1]
-        names = set(re.findall(r'\{"(\w+)"', table))
-        assert len(names) > 2
-        assert set(re.findall(r"`(\w+)`", rows[part])) == names | ({"Sequence"} if part != "model" else set())
 
 
 UNIGRAM = {
