@@ -90,6 +90,12 @@ static nyb_status settle(converting *c, size_t index, nyb_err *err)
         layer->layout = nyb_job_layout_of(job->layout, q.kind);
         status = check_kind(job, layer, &q, err);
     }
+    if (status == NYB_OK && layer->linear == nyb_model_embedding(job->model) &&
+        !layer->layout->outer)
+        status = nyb_fail(err, NYB_E_UNSUPPORTED,
+                          "'%s': readers of %s do not look for a quantised embedding; use --format "
+                          "compressed-tensors",
+                          layer->linear->module, layer->layout->name);
     if (status == NYB_OK)
         status = nyb_regrid(&q, layer->layout, layer->linear->module, err);
     if (status == NYB_OK)
@@ -168,8 +174,8 @@ static nyb_status find_format(nyb_job *job, const char *format, nyb_err *err)
 static nyb_status list_layers(converting *c, nyb_err *err)
 {
     nyb_job *const job = c->job;
-    const nyb_linear *const head = nyb_model_head(job->model);
-    size_t room = 1;
+    const nyb_linear *const outer[] = {nyb_model_embedding(job->model), nyb_model_head(job->model)};
+    size_t room = 2;
     for (size_t b = 0; b < nyb_block_count(job->model); b++)
         room += nyb_linear_count(job->model, b);
     job->layers = nyb_arena_alloc(&job->arena, room, sizeof(*job->layers));
@@ -185,13 +191,16 @@ static nyb_status list_layers(converting *c, nyb_err *err)
             job->layers[job->count++] =
                 (nyb_job_layer){.linear = nyb_linear_at(job->model, b, i), .block = b, .index = i};
     }
-    if (head->quantized)
-        job->head = (nyb_job_layer){.linear = head, .block = nyb_block_count(job->model)};
-    for (size_t i = 0; i <= job->count; i++) {
-        nyb_job_layer *const layer = i < job->count ? &job->layers[i] : &job->head;
+    for (size_t i = 0; i < 2; i++) {
+        if (outer[i]->quantized && !(i > 0 && nyb_model_head_tied(job->model)))
+            job->layers[job->count + job->outer++] =
+                (nyb_job_layer){.linear = outer[i], .block = nyb_block_count(job->model)};
+    }
+    for (size_t i = 0; i < job->count + job->outer; i++) {
+        nyb_job_layer *const layer = &job->layers[i];
         layer->dtype = job->dtype;
         layer->settings.skip = true;
-        if (layer->linear && layer->linear->quantized) {
+        if (layer->linear->quantized) {
             layer->form = NYB_FORM_FLOATS;
             c->layers[c->count++] = layer;
         }

@@ -151,7 +151,11 @@ nyb_status nyb_gguf_quantize(const nyb_context *ctx, const nyb_quantize_params *
     nyb_status status = find_type(&file.dtype, params, err);
     if (status != NYB_OK)
         return status;
-    if (params->imatrix_in && params->settings.method != NYB_METHOD_RTN) {
+    if (params->embedding || params->head) {
+        status = nyb_fail(err, NYB_E_ARG,
+                          "a GGUF file's type says how its embedding and head are rounded: leave "
+                          "out --embedding and --head");
+    } else if (params->imatrix_in && params->settings.method != NYB_METHOD_RTN) {
         status = nyb_fail(err, NYB_E_ARG,
                           "%s: --imatrix-in stands in for calibration: use --method rtn with it",
                           params->imatrix_in);

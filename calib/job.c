@@ -95,16 +95,14 @@ static nyb_status check_inputs(const nyb_job *job, const nyb_job_layer *layer, n
     return NYB_OK;
 }
 
-static nyb_status settle_layer(nyb_job *job, nyb_job_layer *layer, nyb_err *err)
+// The form of a layer whose settings are known, and what its codes are like.
+static nyb_status settle_form(nyb_job *job, nyb_job_layer *layer, nyb_err *err)
 {
     const nyb_linear *const l = layer->linear;
     const nyb_settings *const s = &layer->settings;
-    nyb_status status = nyb_recipe_of(&job->recipe, l->module, &layer->settings, err);
-    if (status == NYB_OK && s->block != NYB_F32 && !s->skip)
-        status = nyb_gguf_settle(&layer->settings, &job->params->settings, l->cols, l->module, err);
     layer->form = !s->skip ? NYB_FORM_CODES : l->quantized ? NYB_FORM_FLOATS : NYB_FORM_COPY;
-    if (status != NYB_OK || s->skip)
-        return status;
+    if (s->skip)
+        return NYB_OK;
 
     if (job->rounded++ == 0 && l->weight)
         job->dtype = l->weight->dtype;
@@ -131,6 +129,15 @@ static nyb_status settle_layer(nyb_job *job, nyb_job_layer *layer, nyb_err *err)
     return checked == NYB_OK ? nyb_job_check_layer(job, layer, err) : checked;
 }
 
+static nyb_status settle_layer(nyb_job *job, nyb_job_layer *layer, nyb_err *err)
+{
+    const nyb_linear *const l = layer->linear;
+    nyb_status status = nyb_recipe_of(&job->recipe, l->module, &layer->settings, err);
+    if (status == NYB_OK && layer->settings.block != NYB_F32 && !layer->settings.skip)
+        status = nyb_gguf_settle(&layer->settings, &job->params->settings, l->cols, l->module, err);
+    return status == NYB_OK ? settle_form(job, layer, err) : status;
+}
+
 // Experts in one tensor are rounded together, or not at all: the tensor is there or it is not.
 static nyb_status check_shared(const nyb_job *job, nyb_err *err)
 {
@@ -152,29 +159,56 @@ static nyb_status check_shared(const nyb_job *job, nyb_err *err)
     return NYB_OK;
 }
 
-// What a quantised source has beside the layers that are rounded anew becomes floats: the output's
-// configuration knows nothing of it.
-static void settle_dequantized(nyb_job *job)
+// Adds the embedding or the head, unless it is copied.
+static nyb_status add_outer(nyb_job *job, const nyb_linear *linear, const nyb_settings *settings,
+                            bool copied, nyb_err *err)
 {
-    const nyb_linear *const head = nyb_model_head(job->model);
-    for (size_t i = 0; i < job->count; i++)
-        job->layers[i].dtype = job->dtype;
-    if (head->quantized)
-        job->head = (nyb_job_layer){.linear = head,
-                                    .block = nyb_block_count(job->model),
-                                    .settings.skip = true,
-                                    .form = NYB_FORM_FLOATS,
-                                    .dtype = job->dtype};
+    nyb_job_layer layer = {
+        .linear = linear, .block = nyb_block_count(job->model), .settings = *settings};
+    const nyb_status status = settle_form(job, &layer, err);
+    if (layer.form == NYB_FORM_COPY && !copied)
+        layer.form = NYB_FORM_FLOATS;
+    if (layer.form != NYB_FORM_COPY)
+        job->layers[job->count + job->outer++] = layer;
+    return status;
+}
+
+static nyb_status settle_outer(nyb_job *job, nyb_err *err)
+{
+    const nyb_quantize_params *const p = job->params;
+    const bool tied = nyb_model_head_tied(job->model);
+    nyb_settings embedding, head;
+    nyb_status status = nyb_recipe_outer(&job->recipe, "embedding", p->embedding, &embedding, err);
+    if (status == NYB_OK)
+        status = nyb_recipe_outer(&job->recipe, "head", p->head, &head, err);
+    if (status != NYB_OK)
+        return status;
+    if (tied && !p->head && !json_object_get(job->recipe.document, "head"))
+        head = embedding;
+    if ((!embedding.skip || !head.skip) && !job->layout->outer)
+        return nyb_fail(err, NYB_E_UNSUPPORTED,
+                        "readers of %s do not look for quantised embeddings and heads: leave out "
+                        "--embedding and --head, or use --format compressed-tensors",
+                        job->layout->name);
+    const nyb_model_config *const config = nyb_model_config_of(job->model);
+    if (!head.skip && (config->labels || config->bare))
+        return nyb_fail(err, NYB_E_UNSUPPORTED, "%s: has no output head over the vocabulary",
+                        nyb_model_folder(job->model));
+    job->unties = tied && (!embedding.skip || !head.skip);
+    status = add_outer(job, nyb_model_embedding(job->model), &embedding, true, err);
+    if (status == NYB_OK && !config->bare && (!tied || job->unties))
+        status = add_outer(job, nyb_model_head(job->model), &head, !tied, err);
+    return status;
 }
 
 static nyb_status settle_layers(nyb_job *job, nyb_err *err)
 {
-    const nyb_tensor *const embedding = nyb_model_embedding(job->model);
-    job->dtype = nyb_dtype_is_float(embedding->dtype) ? embedding->dtype : NYB_F32;
+    const nyb_tensor *const embedding = nyb_model_embedding(job->model)->weight;
+    job->dtype = embedding && nyb_dtype_is_float(embedding->dtype) ? embedding->dtype : NYB_F32;
     size_t count = 0;
     for (size_t b = 0; b < nyb_block_count(job->model); b++)
         count += nyb_linear_count(job->model, b);
-    job->layers = nyb_arena_alloc(&job->arena, count, sizeof(*job->layers));
+    job->layers = nyb_arena_alloc(&job->arena, count + 2, sizeof(*job->layers));
     const char **const names = nyb_arena_alloc(&job->arena, count, sizeof(*names));
     if (!job->layers || !names)
         return nyb_no_memory(err, "layers", count, sizeof(*job->layers));
@@ -194,10 +228,13 @@ static nyb_status settle_layers(nyb_job *job, nyb_err *err)
     if (unused)
         return nyb_fail(err, NYB_E_ARG, "%s: pattern '%s' matches no layer of the model",
                         job->recipe.path, unused);
-    const nyb_status status = check_shared(job, err);
+    nyb_status status = check_shared(job, err);
+    if (status == NYB_OK)
+        status = settle_outer(job, err);
     if (status != NYB_OK)
         return status;
-    settle_dequantized(job);
+    for (size_t i = 0; i < job->count + job->outer; i++)
+        job->layers[i].dtype = job->dtype;
     if (job->rounded == 0)
         return nyb_fail(err, NYB_E_ARG, "every layer has the method 'none': nothing to do");
     return NYB_OK;
@@ -275,23 +312,39 @@ static void name_groups(nyb_layout_module *modules, size_t count)
     }
 }
 
+// Whether this is the embedding or the head, and becomes codes.
+static bool has_codes(const nyb_job *job, const char *module)
+{
+    for (size_t i = job->count; i < job->count + job->outer; i++) {
+        const nyb_job_layer *const layer = &job->layers[i];
+        if (layer->form == NYB_FORM_CODES && strcmp(layer->linear->module, module) == 0)
+            return true;
+    }
+    return false;
+}
+
 // False when there is no memory.
 static bool describe_run(nyb_layout_run *out, const nyb_job *job, nyb_arena *arena)
 {
     const size_t plain = nyb_model_plain_modules(job->model, NULL);
     const char **const names = nyb_arena_alloc(arena, plain, sizeof(*names));
     nyb_layout_module *const modules =
-        nyb_arena_alloc(arena, job->count + plain + 1, sizeof(*modules));
+        nyb_arena_alloc(arena, job->count + job->outer + plain, sizeof(*modules));
     nyb_layout_run run = {.modules = modules};
     if (!names || !modules)
         return false;
-    for (size_t i = 0; i < job->count; i++) {
+    for (size_t i = 0; i < job->count + job->outer; i++) {
         const nyb_job_layer *const layer = &job->layers[i];
         const nyb_settings *const s = &layer->settings;
-        modules[i] = (nyb_layout_module){.name = layer->linear->module,
-                                         .quantized = !s->skip,
-                                         .spec = layer->spec,
-                                         .layout = layer->layout};
+        if (i >= job->count && layer->form != NYB_FORM_CODES)
+            continue;
+        modules[run.count++] =
+            (nyb_layout_module){.name = layer->linear->module,
+                                .outer = i >= job->count,
+                                .embedding = layer->linear == nyb_model_embedding(job->model),
+                                .quantized = layer->form == NYB_FORM_CODES,
+                                .spec = layer->spec,
+                                .layout = layer->layout};
         if (nyb_job_calibrates(layer)) {
             run.damp = s->damping;
             run.true_sequential = job->forward;
@@ -300,15 +353,8 @@ static bool describe_run(nyb_layout_run *out, const nyb_job *job, nyb_arena *are
         }
     }
     (void) nyb_model_plain_modules(job->model, names);
-    run.count = job->count;
-    if (job->head.form == NYB_FORM_CODES)
-        modules[run.count++] = (nyb_layout_module){.name = job->head.linear->module,
-                                                   .quantized = true,
-                                                   .spec = job->head.spec,
-                                                   .layout = job->head.layout};
     for (size_t i = 0; i < plain; i++) {
-        const bool head = strcmp(names[i], nyb_model_head(job->model)->module) == 0;
-        if (!head || job->head.form != NYB_FORM_CODES)
+        if (!has_codes(job, names[i]))
             modules[run.count++].name = names[i];
     }
     name_groups(modules, run.count);
@@ -396,12 +442,21 @@ void nyb_job_close(nyb_job *job)
 const nyb_job_layer *nyb_job_block(const nyb_job *job, size_t block, size_t *count)
 {
     size_t first = 0;
-    while (first < job->count && job->layers[first].block < block)
+    const size_t all = job->count + job->outer;
+    while (first < all && job->layers[first].block < block)
         first++;
     *count = 0;
-    while (first + *count < job->count && job->layers[first + *count].block == block)
+    while (first + *count < all && job->layers[first + *count].block == block)
         (*count)++;
     return job->layers + first;
+}
+
+size_t nyb_job_blocks(const nyb_job *job)
+{
+    bool codes = false;
+    for (size_t i = job->count; i < job->count + job->outer; i++)
+        codes |= job->layers[i].form == NYB_FORM_CODES;
+    return nyb_block_count(job->model) + codes;
 }
 
 bool nyb_job_calibrates(const nyb_job_layer *layer)

@@ -16,10 +16,12 @@ typedef enum nyb_form {
     NYB_FORM_MADE,     // floats of `dtype`, which the run puts into the output
 } nyb_form;
 
-// One linear layer of a block, or the head. A layer whose settings say so is not rounded.
+// One linear layer of a block, the embedding, or the head. A layer whose settings say so is not
+// rounded.
 typedef struct nyb_job_layer {
     const nyb_linear *linear;
-    size_t block, index; // index among the block's linears
+    size_t block, index; // index among the block's linears; of embedding and head the number of
+                         // blocks, 0
     nyb_settings settings;
     nyb_form form;
     const nyb_layout *layout; // of codes
@@ -39,9 +41,11 @@ typedef struct nyb_job {
     nyb_model *model;
     const nyb_layout *layout; // NULL: the output has floats alone
     nyb_recipe recipe;
-    nyb_job_layer *layers;        // [count] block by block, in the blocks' own order
-    size_t count, rounded;        // all, those that are not skipped
-    nyb_job_layer head;           // .linear NULL: it stays as it is
+    nyb_job_layer *layers; // [count + outer] block by block, in the blocks' own order; then
+                           // embedding and head, where they do not stay as they are
+    size_t count, outer;
+    size_t rounded;               // layers that are not skipped
+    bool unties;                  // embedding and head share a tensor no longer
     bool casts;                   // matrices that are copied become `dtype`
     bool keeps_config;            // the source's configuration holds for the output
     const nyb_replaced *replaced; // [replaced_count] tensors of floats that are not copied
@@ -69,8 +73,12 @@ NYB_NODISCARD nyb_status nyb_job_observe(const nyb_context *ctx, nyb_job *job, n
 // made of.
 nyb_compute nyb_job_compute(const nyb_context *ctx, const nyb_job *job);
 
-// The layers of one block: *count of them from the pointer returned.
+// The layers of one block: *count of them from the pointer returned. Behind the last block are
+// embedding and head, where they do not stay as they are.
 const nyb_job_layer *nyb_job_block(const nyb_job *job, size_t block, size_t *count);
+
+// Blocks that a run commits: the model's, and one for embedding and head where they become codes.
+size_t nyb_job_blocks(const nyb_job *job);
 
 // Whether the layer's solver needs the Hessian of its input.
 bool nyb_job_calibrates(const nyb_job_layer *layer);

@@ -223,7 +223,7 @@ static nyb_status merge_layer(merging *m, const gain *g, nyb_err *err)
 static nyb_status list_layers(merging *m, nyb_err *err)
 {
     nyb_job *const job = m->job;
-    size_t room = 1;
+    size_t room = 1; // the head
     for (size_t b = 0; b < nyb_block_count(job->model); b++)
         room += nyb_linear_count(job->model, b);
     job->layers = nyb_arena_alloc(&job->arena, room, sizeof(*job->layers));
@@ -236,9 +236,10 @@ static nyb_status list_layers(merging *m, nyb_err *err)
             job->layers[job->count++] = (nyb_job_layer){
                 .linear = nyb_linear_at(job->model, b, i), .block = b, .settings.skip = true};
     }
-    job->head = (nyb_job_layer){.linear = nyb_model_head(job->model),
-                                .block = nyb_block_count(job->model),
-                                .settings.skip = true};
+    job->layers[job->count] = (nyb_job_layer){.linear = nyb_model_head(job->model),
+                                              .block = nyb_block_count(job->model),
+                                              .settings.skip = true};
+    job->outer = 1;
     return NYB_OK;
 }
 
@@ -252,8 +253,8 @@ static const char *short_name(const nyb_job *job, const char *name)
 
 static nyb_job_layer *find_layer(nyb_job *job, const char *module)
 {
-    for (size_t i = 0; i <= job->count; i++) {
-        nyb_job_layer *const layer = i < job->count ? &job->layers[i] : &job->head;
+    for (size_t i = 0; i < job->count + job->outer; i++) {
+        nyb_job_layer *const layer = &job->layers[i];
         const char *const name = layer->linear->module;
         if (name && (strcmp(name, module) == 0 || strcmp(name, short_name(job, module)) == 0))
             return layer;
@@ -306,13 +307,13 @@ static nyb_status settle_gain(merging *m, const nyb_lora *lora, nyb_err *err)
                         m->adapter.folder, lora->module, lora->b->shape[0], lora->a->shape[1],
                         l->rows, l->cols);
     m->gains[m->count++] = (gain){.layer = layer, .lora = lora};
-    if (l->quantized)
-        return settle_codes(m, layer, err);
-    if (l->weight == nyb_model_embedding(m->job->model))
+    if (l == nyb_model_head(m->job->model) && nyb_model_head_tied(m->job->model))
         return nyb_fail(err, NYB_E_UNSUPPORTED,
                         "%s: the adapter changes '%s', which shares its tensor with the embedding; "
                         "merge it with PEFT",
                         m->adapter.folder, lora->module);
+    if (l->quantized)
+        return settle_codes(m, layer, err);
     if (l->weight->rank != 2)
         return nyb_fail(err, NYB_E_UNSUPPORTED,
                         "%s: the adapter changes '%s', which lies in one tensor with other "

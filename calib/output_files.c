@@ -90,6 +90,12 @@ static nyb_status replace_config(const nyb_job *job, json_t *config, const json_
     (void) json_object_del(config, "quantization_config");
     if (quantization)
         json_object_set(config, "quantization_config", (json_t *) (uintptr_t) quantization);
+    if (job->unties) {
+        json_object_set_new(config, "tie_word_embeddings", json_false());
+        if (json_object_get(json_object_get(config, "text_config"), "tie_word_embeddings"))
+            json_object_set_new(json_object_get(config, "text_config"), "tie_word_embeddings",
+                                json_false());
+    }
     if (job->casts)
         json_object_set_new(config, old ? "torch_dtype" : "dtype", json_string(names[job->dtype]));
     return nyb_json_save(config, to, err);
@@ -110,7 +116,7 @@ static nyb_status save_config(const filling *f, const json_t *quantization, nyb_
         status = nyb_json_parse(&config, text, length, from, err);
     if (status != NYB_OK)
         return status;
-    if (f->job->casts || json_object_get(config, "quantization_config") ||
+    if (f->job->casts || f->job->unties || json_object_get(config, "quantization_config") ||
         json_object_get(config, "compression_config") || json_object_size(config) == 0)
         status = replace_config(f->job, config, quantization, to, err);
     else

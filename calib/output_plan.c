@@ -47,16 +47,14 @@ const nyb_job_layer *nyb_output_layer(const nyb_output_plan *plan, const char *m
 static nyb_status list_layers(planning *p)
 {
     const nyb_job *const job = p->job;
-    const size_t count = job->count + (job->head.linear != NULL);
+    const size_t count = job->count + job->outer;
     nyb_output_plan *const plan = p->plan;
     plan->layers = nyb_arena_alloc(p->arena, count, sizeof(*plan->layers));
     p->planned = nyb_arena_alloc(p->arena, count, sizeof(*p->planned));
     if (!plan->layers || !p->planned)
         return nyb_no_memory(p->err, "layers", count, sizeof(*plan->layers));
-    for (size_t i = 0; i < job->count; i++)
+    for (size_t i = 0; i < count; i++)
         plan->layers[i] = &job->layers[i];
-    if (job->head.linear)
-        plan->layers[job->count] = &job->head;
     plan->layer_count = count;
     if (count > 1)
         qsort(plan->layers, count, sizeof(*plan->layers), by_module);
@@ -205,5 +203,10 @@ nyb_status nyb_output_plan_make(nyb_output_plan *out, const nyb_job *job, nyb_ar
         return nyb_no_memory(err, "output tensors", room, sizeof(*out->tensors));
     for (size_t i = 0; status == NYB_OK && i < nyb_checkpoint_count(source); i++)
         status = add_tensor(&p, nyb_checkpoint_at(source, i));
+    // A head that had no tensor of its own.
+    for (size_t i = 0; status == NYB_OK && job->unties && i < out->layer_count; i++) {
+        if (!p.planned[i] && out->layers[i]->linear == nyb_model_head(job->model))
+            status = add_layer(&p, out->layers[i]);
+    }
     return status;
 }

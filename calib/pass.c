@@ -27,7 +27,8 @@ nyb_dtype nyb_model_weight_dtype(const nyb_model *model)
                 return weight->dtype;
         }
     }
-    return nyb_model_embedding(model)->dtype;
+    const nyb_tensor *const embedding = nyb_model_embedding(model)->weight;
+    return embedding ? embedding->dtype : NYB_F32;
 }
 
 // ---- One stage's input ----------------------------------------------------------------------
@@ -177,8 +178,9 @@ nyb_status nyb_pass_embed(nyb_pass *p, nyb_err *err)
         if (status == NYB_OK)
             status = nyb_activations_save(a, (nyb_activation_part){.x = true}, err);
     }
-    const nyb_tensor *const table = nyb_model_embedding(p->model);
-    nyb_map_release(table->at, table->bytes);
+    const nyb_tensor *const table = nyb_model_embedding(p->model)->weight;
+    if (table)
+        nyb_map_release(table->at, table->bytes);
     return status;
 }
 

@@ -80,6 +80,11 @@ static void count_layer(const nyb_job *job, const nyb_job_layer *layer, double t
         // The solve and two losses; refinement's rounds and the product that it starts from.
         p->solve_flops += (3.0 + 2.0 * (layer->settings.refine + (layer->settings.refine > 0))) *
                           rows * cols * cols;
+}
+
+static void count_bits(const nyb_job_layer *layer, nyb_quantize_plan *p, double *weights)
+{
+    const double rows = (double) layer->linear->rows, cols = (double) layer->linear->cols;
     if (!layer->settings.skip) {
         const size_t together =
             layer->spec.scale_rows < layer->spec.rows ? layer->spec.scale_rows : layer->spec.rows;
@@ -88,6 +93,7 @@ static void count_layer(const nyb_job *job, const nyb_job_layer *layer, double t
         const double each = 8.0 * (double) nyb_dtype_bytes(layer->spec.scale_dtype) +
                             (layer->spec.symmetric ? 0.0 : (double) layer->spec.bits);
         p->bits_per_weight += rows * cols * (double) layer->spec.bits + rows * groups * each;
+        *weights += rows * cols;
     }
 }
 
@@ -129,10 +135,8 @@ static void count_work(const nyb_job *job, nyb_quantize_plan *p)
     double weights = 0.0;
     for (size_t b = 0; b < p->blocks; b++)
         count_block(job, b, p);
-    for (size_t i = 0; i < job->count; i++) {
-        if (!job->layers[i].settings.skip)
-            weights += (double) job->layers[i].linear->rows * (double) job->layers[i].linear->cols;
-    }
+    for (size_t i = 0; i < job->count + job->outer; i++)
+        count_bits(&job->layers[i], p, &weights);
     p->bits_per_weight /= weights;
 }
 

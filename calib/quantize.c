@@ -110,7 +110,7 @@ static json_t *describe_samples(const nyb_job *job)
 static json_t *describe_layers(const nyb_job *job)
 {
     json_t *const layers = json_object();
-    for (size_t i = 0; i < job->count; i++)
+    for (size_t i = 0; i < job->count + job->outer; i++)
         json_object_set_new(layers, job->layers[i].linear->module,
                             nyb_settings_json(&job->layers[i].settings));
     return layers;
@@ -285,7 +285,7 @@ static nyb_quantize_result read_totals(const nyb_job *job, const json_t *totals)
         .bytes_out = count_in(totals, "bytes_out"),
         .loss = json_number_value(json_object_get(totals, "loss")),
         .rtn_loss = json_number_value(json_object_get(totals, "rtn_loss")),
-        .resumed_blocks = nyb_block_count(job->model),
+        .resumed_blocks = nyb_job_blocks(job),
     };
     count_samples(job, &r);
     return r;

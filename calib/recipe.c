@@ -179,8 +179,13 @@ static nyb_status take_refine(source from, unsigned *out, nyb_err *err)
     return status;
 }
 
-// Every key that an object of settings may have; "pattern" and "modules" are looked at elsewhere.
-static nyb_status check_keys(source from, const char *also, nyb_err *err)
+// What may stand beside settings: in the document, in a list's entry, and in the rest.
+static const char *const document_keys[] = {"modules", "embedding", "head", NULL};
+static const char *const entry_keys[] = {"pattern", NULL};
+static const char *const no_keys[] = {NULL};
+
+// Every key that an object of settings may have, and `also`.
+static nyb_status check_keys(source from, const char *const *also, nyb_err *err)
 {
     static const char *const keys[] = {"method",
                                        "weight_bits",
@@ -202,7 +207,9 @@ static nyb_status check_keys(source from, const char *also, nyb_err *err)
     json_t *value;
     json_object_foreach((json_t *) (uintptr_t) from.object, key, value)
     {
-        bool known = strcmp(key, also) == 0;
+        bool known = false;
+        for (size_t i = 0; also[i]; i++)
+            known |= strcmp(key, also[i]) == 0;
         for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
             known |= strcmp(key, keys[i]) == 0;
         if (!known)
@@ -296,7 +303,7 @@ static nyb_status check_modules(const json_t *document, nyb_settings general, co
         if (!json_is_string(json_object_get(entry, "pattern")))
             return nyb_fail(err, NYB_E_FORMAT, "%s: entry %zu of 'modules' has no 'pattern'", path,
                             index);
-        nyb_status status = check_keys(from, "pattern", err);
+        nyb_status status = check_keys(from, entry_keys, err);
         if (status == NYB_OK)
             status = take_settings(from, &trial, err);
         if (status != NYB_OK)
@@ -311,7 +318,7 @@ static nyb_status merge(nyb_recipe *r, const nyb_quantize_params *params, nyb_er
         const source from = {.object = r->document, .path = r->path};
         if (!json_is_object(r->document))
             return nyb_fail(err, NYB_E_FORMAT, "%s: a recipe is a JSON object", r->path);
-        nyb_status status = check_keys(from, "modules", err);
+        nyb_status status = check_keys(from, document_keys, err);
         if (status == NYB_OK)
             status = take_settings(from, &r->general, err);
         if (status != NYB_OK)
@@ -359,6 +366,42 @@ nyb_status nyb_recipe_of(const nyb_recipe *recipe, const char *module, nyb_setti
             return status;
     }
     *out = settled(settings);
+    return NYB_OK;
+}
+
+nyb_status nyb_recipe_outer(const nyb_recipe *recipe, const char *key, const char *method,
+                            nyb_settings *out, nyb_err *err)
+{
+    json_t *const entry = json_object_get(recipe->document, key);
+    const source from = {.object = entry, .path = recipe->path};
+    nyb_settings s = recipe->general;
+    nyb_status status = NYB_OK;
+    s.skip = !entry;
+    s.activations = NYB_ACTIVATIONS_NONE;
+    if (entry && !json_is_object(entry))
+        return nyb_fail(err, NYB_E_FORMAT, "%s: '%s' is not an object of settings", recipe->path,
+                        key);
+    if (entry)
+        status = check_keys(from, no_keys, err);
+    if (status == NYB_OK && entry)
+        status = take_settings(from, &s, err);
+    if (status != NYB_OK)
+        return status;
+    if (method) {
+        nyb_method wanted = s.method;
+        s.skip = strcmp(method, "none") == 0;
+        if (!s.skip && !nyb_method_by_name(method, &wanted))
+            return nyb_fail(err, NYB_E_ARG, "the %s has no method '%s'", key, method);
+        if (!s.skip)
+            change_method(&s, wanted);
+    }
+    if (!s.skip && s.method == NYB_METHOD_GPTQ)
+        return nyb_fail(
+            err, NYB_E_UNSUPPORTED,
+            "the %s is rounded to nearest: give it the method rtn, int4, int8 or float8", key);
+    if (!s.skip && s.activations != NYB_ACTIVATIONS_NONE)
+        return nyb_fail(err, NYB_E_UNSUPPORTED, "the input of the %s is not rounded", key);
+    *out = settled(s);
     return NYB_OK;
 }
 

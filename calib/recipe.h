@@ -6,9 +6,12 @@
 //
 //     {"weight_bits": 4, "group_size": 64,
 //      "modules": [{"pattern": "model.layers.*.mlp.down_proj", "weight_bits": 8},
-//                  {"pattern": "*.layers.0.*", "method": "none"}]}
+//                  {"pattern": "*.layers.0.*", "method": "none"}],
+//      "head": {"method": "int8"}}
 //
-// A pattern is a shell pattern (fnmatch) over the whole module name; '*' also matches dots.
+// A pattern is a shell pattern (fnmatch) over the whole module name; '*' also matches dots. The
+// embedding and the output head, which no pattern reaches, stay as they are unless the recipe has
+// settings for "embedding" or "head".
 #ifndef NYB_CALIB_RECIPE_H_
 #define NYB_CALIB_RECIPE_H_
 
@@ -36,6 +39,17 @@ void nyb_recipe_close(nyb_recipe *recipe);
 // NYB_E_ARG  several patterns match, and what they say together is outside its range.
 NYB_NODISCARD nyb_status nyb_recipe_of(const nyb_recipe *recipe, const char *module,
                                        nyb_settings *out, nyb_err *err);
+
+// The settings of the embedding or the head.
+//
+//   key     "embedding" or "head"
+//   method  what the caller asks for, which wins over the recipe; "none"; NULL: nothing
+//
+// NYB_E_ARG          there is no such method, or what the recipe says is outside its range.
+// NYB_E_FORMAT       the recipe has an unknown key or a value of the wrong kind.
+// NYB_E_UNSUPPORTED  it is to be solved, or to have its input rounded.
+NYB_NODISCARD nyb_status nyb_recipe_outer(const nyb_recipe *recipe, const char *key,
+                                          const char *method, nyb_settings *out, nyb_err *err);
 
 // The first pattern that matches none of the names, NULL when each matches one.
 const char *nyb_recipe_unused(const nyb_recipe *recipe, const char *const *modules, size_t count);

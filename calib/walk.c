@@ -104,10 +104,9 @@ static nyb_status record(walk *w, const nyb_job_layer *layer, const nyb_qweight 
     return json_array_append_new(w->records, r) == 0 ? NYB_OK : nyb_no_memory(err, "record", 1, 1);
 }
 
-static nyb_status solve(walk *w, const nyb_job_layer *layer, nyb_qweight *q,
+static nyb_status solve(walk *w, const nyb_job_layer *layer, nyb_mat weight, nyb_qweight *q,
                         nyb_gptq_report *report, nyb_err *err)
 {
-    const nyb_mat weight = w->pass.weights.weights[layer->index];
     const nyb_solve_params params = nyb_job_solve(w->job, layer);
     nyb_solve_input input = {.hessian = w->hessian.h.at ? &w->hessian : NULL};
     if (nyb_job_calibrates(layer)) {
@@ -121,13 +120,13 @@ static nyb_status solve(walk *w, const nyb_job_layer *layer, nyb_qweight *q,
     return status;
 }
 
-static nyb_status finish_layer(walk *w, const nyb_job_layer *layer, const nyb_qweight *q,
-                               const nyb_gptq_report *report, nyb_err *err)
+static nyb_status finish_layer(walk *w, const nyb_job_layer *layer, nyb_mat weight,
+                               const nyb_qweight *q, const nyb_gptq_report *report, nyb_err *err)
 {
     const nyb_status status = nyb_output_put(w->out, layer, q, err);
     if (status != NYB_OK)
         return status;
-    const double weight_error = replace(w->pass.weights.weights[layer->index], q, w->pass.tile);
+    const double weight_error = replace(weight, q, w->pass.tile);
     nyb_step(w->ctx, &(nyb_progress){.stage = "quantize",
                                      .item = layer->linear->module,
                                      .unit = "layers",
@@ -146,22 +145,30 @@ static void record_expert(walk *w, int expert, bool fallback)
         json_object_set_new(r, "fallback", json_string("too few calibration tokens"));
 }
 
-static nyb_status round_layer(walk *w, const nyb_job_layer *layer, int expert, bool fallback,
-                              nyb_err *err)
+// Rounds the layer; its weight is left as it was rounded.
+static nyb_status round_weight(walk *w, const nyb_job_layer *layer, nyb_mat weight, nyb_err *err)
 {
     nyb_err inner = {0};
     nyb_qweight q = {0};
     nyb_gptq_report report = {0};
-    nyb_status status = solve(w, layer, &q, &report, &inner);
+    nyb_status status = solve(w, layer, weight, &q, &report, &inner);
     if (status == NYB_OK && w->imatrix.job && w->hessian.h.at)
         status = nyb_imatrix_add(&w->imatrix, layer, &w->hessian, &inner);
     if (status != NYB_OK)
         return nyb_fail(err, status, "%s: '%s': %s", nyb_model_folder(w->job->model),
                         layer->linear->module, inner.text);
-    status = finish_layer(w, layer, &q, &report, err);
+    status = finish_layer(w, layer, weight, &q, &report, err);
+    nyb_qweight_clear(&q);
+    return status;
+}
+
+static nyb_status round_layer(walk *w, const nyb_job_layer *layer, int expert, bool fallback,
+                              nyb_err *err)
+{
+    const nyb_mat weight = w->pass.weights.weights[layer->index];
+    const nyb_status status = round_weight(w, layer, weight, err);
     if (status == NYB_OK && expert != NYB_ALL_TOKENS && (w->forward || w->job->hessians))
         record_expert(w, expert, fallback);
-    nyb_qweight_clear(&q);
     return status;
 }
 
@@ -307,21 +314,50 @@ static nyb_status round_stages(walk *w, size_t block, nyb_err *err)
     return status;
 }
 
-static nyb_status round_block(walk *w, size_t block, nyb_err *err)
+// Rounds what `work` rounds of the block, and commits it.
+static nyb_status commit(walk *w, size_t block,
+                         nyb_status (*work)(walk *w, size_t block, nyb_err *err), nyb_err *err)
 {
-    nyb_status status = nyb_block_weights_load(w->ctx, &w->pass.weights, block, err);
-    if (status != NYB_OK)
-        return status;
     w->records = json_array();
     if (!w->records)
         return nyb_no_memory(err, "records", 1, 1);
-    status = w->job->hessians ? round_stored(w, block, err) : round_stages(w, block, err);
+    const nyb_status status = work(w, block, err);
     json_t *const line = status == NYB_OK ? json_pack("{s:I, s:O}", "block", (json_int_t) block,
                                                       "layers", w->records)
                                           : NULL;
     json_decref(w->records);
     w->records = NULL;
     return status == NYB_OK ? nyb_output_commit(w->out, line, err) : status;
+}
+
+static nyb_status round_block(walk *w, size_t block, nyb_err *err)
+{
+    const nyb_status status = nyb_block_weights_load(w->ctx, &w->pass.weights, block, err);
+    if (status != NYB_OK)
+        return status;
+    return commit(w, block, w->job->hessians ? round_stored : round_stages, err);
+}
+
+// Embedding and head, which make a block behind the last one.
+static nyb_status round_outer(walk *w, size_t block, nyb_err *err)
+{
+    size_t count = 0;
+    const nyb_job_layer *const layers = nyb_job_block(w->job, block, &count);
+    nyb_status status = NYB_OK;
+    for (size_t i = 0; status == NYB_OK && i < count; i++) {
+        const nyb_linear *const l = layers[i].linear;
+        if (layers[i].form != NYB_FORM_CODES)
+            continue;
+        const nyb_mat weight =
+            nyb_mat_of(nyb_alloc_raw(l->rows * l->cols, sizeof(float)), l->rows, l->cols);
+        if (!weight.at)
+            return nyb_no_memory(err, l->module, l->rows, l->cols * sizeof(float));
+        status = nyb_linear_read(w->job->model, l, weight, err);
+        if (status == NYB_OK)
+            status = round_weight(w, &layers[i], weight, err);
+        nyb_free(weight.at);
+    }
+    return status;
 }
 
 // Runs the finished blocks with what was written of them.
@@ -354,18 +390,23 @@ static nyb_status run(walk *w, nyb_err *err)
         return nyb_fail(
             err, NYB_E_ARG, "%s: an importance matrix needs the inputs of every layer: %s", imatrix,
             finished > 0 ? "start over with --force instead of --resume" : "use --method gptq");
-    if (finished == blocks)
+    if (finished == nyb_job_blocks(w->job))
         return NYB_OK;
     if (imatrix)
         status = nyb_imatrix_open(&w->imatrix, w->job, err);
-    if (status == NYB_OK && w->forward)
+    if (status == NYB_OK && w->forward && finished < blocks)
         status = nyb_pass_embed(&w->pass, err);
-    if (status == NYB_OK && w->forward && finished > 0)
+    if (status == NYB_OK && w->forward && finished > 0 && finished < blocks)
         status = replay(w, finished, err);
     for (size_t i = 0; i < w->job->count; i++)
         w->solved += w->job->layers[i].block < finished && !w->job->layers[i].settings.skip;
     for (size_t b = finished; status == NYB_OK && b < blocks; b++)
         status = round_block(w, b, err);
+    if (status == NYB_OK && nyb_job_blocks(w->job) > blocks) {
+        nyb_activations_close(&w->pass.activations);
+        nyb_block_weights_clear(&w->pass.weights);
+        status = commit(w, blocks, round_outer, err);
+    }
     return status == NYB_OK && imatrix ? nyb_imatrix_save(&w->imatrix, err) : status;
 }
 
@@ -403,14 +444,22 @@ nyb_walk_bytes nyb_walk_memory(const nyb_context *ctx, const nyb_job *job)
 {
     const size_t width = nyb_pass_width(job->model);
     const nyb_samples *const s = &job->samples;
-    nyb_walk_bytes bytes = {.weights = nyb_block_weights_bytes(job->model)};
-    size_t largest = 0, refined = 0;
+    nyb_walk_bytes bytes = {.weights = nyb_block_weights_bytes(job->model) +
+                                       nyb_model_outer_bytes(job->model)};
+    size_t largest = 0, refined = 0, outer = 0;
     for (size_t i = 0; i < job->count; i++) {
         const size_t more = refine_bytes(&job->layers[i]);
         refined = more > refined ? more : refined;
         const size_t size = job->layers[i].linear->rows * job->layers[i].linear->cols;
         largest = size > largest ? size : largest;
     }
+    for (size_t i = job->count; i < job->count + job->outer; i++) {
+        const size_t size = job->layers[i].linear->rows * job->layers[i].linear->cols;
+        largest = size > largest ? size : largest;
+        outer = size > outer ? size : outer;
+    }
+    if (bytes.weights < outer * sizeof(float)) // in the blocks' place
+        bytes.weights = outer * sizeof(float);
     // The codes and their packed copy, the solver's working copies of a row tile for each thread.
     const size_t lines = refined > 0 ? 4 : 1;
     bytes.other = PROGRAM_BYTES + 3 * largest + nyb_threads(ctx) * lines * 4 * 64 * width;

@@ -15,6 +15,7 @@ static const char *const formats[] = {
     "gguf:Q4_0",          "gguf:Q4_1", "gguf:Q5_0", "gguf:Q5_1", "gguf:Q8_0",
     "gguf:Q2_K",          "gguf:Q3_K", "gguf:Q4_K", "gguf:Q5_K", "gguf:Q6_K",
     "gguf:F16",           "gguf:BF16", "gguf:F32",  NULL};
+static const char *const outer_methods[] = {"none", "rtn", "int4", "int8", "float8", NULL};
 static const char *const bos_words[] = {"auto", "never", "always", NULL};
 
 const nyb_quantizing nyb_quantizing_defaults = {
@@ -94,6 +95,12 @@ const nyb_option nyb_quantizing_options[] = {
      .value = "WHICH",
      .about = "Of float8: one scale for each tensor, each output channel, or each block of 128 x "
               "128. default: channel; block for --format fp8."},
+    {"embedding", 0, NYB_OPTION_CHOICE, INTO(embedding), .choices = outer_methods,
+     .value = "METHOD",
+     .about = "Also round the embedding, row by row. Needs --format compressed-tensors."},
+    {"head", 0, NYB_OPTION_CHOICE, INTO(head), .choices = outer_methods, .value = "METHOD",
+     .about = "Also round the output head. One that shares its tensor with the embedding gets a "
+              "tensor of its own."},
     {"recipe", 0, NYB_OPTION_PATH, INTO(recipe), .value = "FILE",
      .about = "JSON file with these settings, also for patterns of layers."},
     {"calib", 'c', NYB_OPTION_PATHS, INTO(calib), .value = "FILE[:WEIGHT]",
@@ -211,6 +218,8 @@ nyb_quantize_params nyb_quantizing_params(const nyb_call *call)
                      .float8_type = (nyb_code_kind) (o->float8_type + NYB_CODE_E4M3),
                      .float8_scales = (nyb_scales) o->float8_scales},
         .given = given_settings(call),
+        .embedding = nyb_call_given(call, "embedding") ? outer_methods[o->embedding] : NULL,
+        .head = nyb_call_given(call, "head") ? outer_methods[o->head] : NULL,
         .samples = {.paths = o->calib.at,
                     .path_count = o->calib.count,
                     .count = o->num_samples,

@@ -8,8 +8,8 @@
 typedef struct nyb_quantizing {
     const char *output, *recipe, *text_field, *hessians, *imatrix_in, *imatrix;
     nyb_texts calib;
-    int method, range, activations, input_range, float8_type, float8_scales, order, bos, format,
-        loss_mask, expert_calibration,
+    int method, range, activations, input_range, float8_type, float8_scales, embedding, head, order,
+        bos, format, loss_mask, expert_calibration,
         expert_fallback; // indices in the choices of the table
     size_t weight_bits, refine;
     int group_size;

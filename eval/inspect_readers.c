@@ -156,6 +156,21 @@ static bool compressed_partial_group(const nyb_inspect_layer *l)
     return is_compressed(l) && l->group_size != 0 && l->cols % l->group_size != 0;
 }
 
+static bool is_embedding(const nyb_inspect_layer *l)
+{
+    static const char *const modules[] = {"embed_tokens", "wte", "word_embeddings", "embed_in"};
+    const char *const dot = strrchr(l->name, '.');
+    bool found = false;
+    for (size_t i = 0; i < sizeof(modules) / sizeof(modules[0]); i++)
+        found |= strcmp(dot ? dot + 1 : l->name, modules[i]) == 0;
+    return found;
+}
+
+static bool packed_embedding(const nyb_inspect_layer *l)
+{
+    return is_embedding(l) && is_packed(l);
+}
+
 // One rule: when any quantised layer has the property, the program behaves so, for this reason.
 typedef struct rule {
     int reader;
@@ -183,6 +198,8 @@ static const rule rules[] = {
     {VLLM, is_int_quantized, NYB_LOADS_IF,
      "int-quantized: with input_activations, and one scale per output channel"},
 
+    {VLLM, is_embedding, NYB_LOADS_IF, "quantised embedding: if it reads those; not tried"},
+
     {TRANSFORMERS, is_any_gptq, NYB_LOADS_IF,
      "with the packages optimum >= 1.24 and gptqmodel >= 1.4.3"},
     {TRANSFORMERS, is_awq, NYB_LOADS_IF,
@@ -196,6 +213,8 @@ static const rule rules[] = {
      "weight_g_idx: a compressed-tensors release before September 2026"},
     {TRANSFORMERS, compressed_asymmetric, NYB_LOADS_IF,
      "asymmetric: with dequantize=True, as nybble writes it into config.json"},
+    {TRANSFORMERS, packed_embedding, NYB_LOADS_IF,
+     "packed embedding: with dequantize=True, and one setting for all layers"},
     {TRANSFORMERS, compressed_partial_group, NYB_LOADS_NOT, "wants whole groups"},
 
     {TRANSFORMERS, is_fp8, NYB_LOADS_IF,

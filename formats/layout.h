@@ -31,7 +31,9 @@ typedef struct nyb_layout_spec {
 // One linear layer of the model, for the configuration.
 typedef struct nyb_layout_module {
     const char *name; // "model.layers.0.self_attn.q_proj"
-    bool quantized;   // false: what follows is not read
+    bool outer;       // embedding or head, which readers look for by name
+    bool embedding;
+    bool quantized; // false: what follows is not read
     nyb_layout_spec spec;
     const struct nyb_layout *layout; // of those of the run's family; NULL: the run's own
 } nyb_layout_module;
@@ -53,7 +55,8 @@ typedef struct nyb_layout {
     const char *format; // its name inside a configuration that knows several; NULL: none
     const struct nyb_layout *bytes;  // where whole numbers are to have a byte each; NULL: here too
     const struct nyb_layout *floats; // where 8-bit floats are; NULL: nowhere
-    bool inputs;                     // can say what inputs are rounded to, and hold their scale
+    bool outer;  // readers also look for it in the embedding and the output head
+    bool inputs; // can say what inputs are rounded to, and hold their scale
     bool blocks; // 8-bit floats have scales of blocks unless others are asked for
 
     const char *marker; // "qweight": a layer is in this layout when it has such a tensor

@@ -284,6 +284,7 @@ const nyb_layout nyb_layout_compressed_tensors = {
     .floats = &nyb_layout_float_quantized,
     .marker = "weight_packed",
     .lowest_zero = 0,
+    .outer = true,
     .inputs = true,
     .scale_dtype = scale_dtype,
     .check = check,

@@ -88,9 +88,10 @@ static json_t *make_group(const nyb_layout_run *run, size_t first, bool alone)
 
     if (alone && good)
         good = json_array_append_new(targets, json_string("Linear")) == 0;
-    for (size_t i = first; i < run->count && good && !alone; i++) {
+    for (size_t i = first; i < run->count && good; i++) {
         const nyb_layout_module *const module = &run->modules[i];
-        if (module->quantized && alike(module, &run->modules[first]))
+        const bool named = !alone || module->outer;
+        if (named && module->quantized && alike(module, &run->modules[first]))
             good = json_array_append_new(targets, json_string(module->name)) == 0;
     }
     if (good)
@@ -117,11 +118,14 @@ static size_t count_kinds(const nyb_layout_run *run)
     return kinds;
 }
 
-static bool is_asymmetric(const nyb_layout_run *run)
+// Whether something is packed that transformers (5.23) loads only when it dequantises while loading:
+// zero points, and embeddings.
+static bool wants_dequantizing(const nyb_layout_run *run)
 {
     for (size_t i = 0; i < run->count; i++) {
-        if (run->modules[i].quantized && !run->modules[i].spec.symmetric &&
-            layout_of(&run->modules[i]) == &nyb_layout_compressed_tensors)
+        const nyb_layout_module *const m = &run->modules[i];
+        if (m->quantized && (!m->spec.symmetric || m->embedding) &&
+            layout_of(m) == &nyb_layout_compressed_tensors)
             return true;
     }
     return false;
@@ -159,9 +163,9 @@ json_t *nyb_layout_compressed_config(const nyb_layout_run *run)
                   "kv_cache_scheme", "ignore", "config_groups");
     bool good = document && fill(run, json_object_get(document, "config_groups"),
                                  json_object_get(document, "ignore"));
-    // transformers (5.23) loads packed zero points only when it dequantises while loading; there
-    // it takes all layers to have one setting. Others do not look at this key.
-    if (good && is_asymmetric(run) && count_kinds(run) == 1)
+    // When it dequantises, transformers takes all layers to have one setting. Others do not look at
+    // this key.
+    if (good && wants_dequantizing(run) && count_kinds(run) == 1)
         good = json_object_set_new(document, "dequantize", json_true()) == 0;
     if (good)
         return document;

@@ -194,6 +194,7 @@ const nyb_layout nyb_layout_float_quantized = {
     .name = "compressed-tensors",
     .about = "compressed-tensors, 8-bit floats",
     .format = "float-quantized",
+    .outer = true,
     .inputs = true,
     .marker = "weight_scale",
     .scale_dtype = model_dtype,

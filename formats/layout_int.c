@@ -128,6 +128,7 @@ const nyb_layout nyb_layout_int_quantized = {
     .format = "int-quantized",
     .marker = "weight_scale",
     .lowest_zero = 0,
+    .outer = true,
     .inputs = true,
     .scale_dtype = scale_dtype,
     .check = check,

@@ -78,16 +78,28 @@ nyb_status nyb_bind_linear(nyb_linear *out, nyb_model *m, bool biased, nyb_err *
 
 // ---- Beside the blocks ---------------------------------------------------------------------
 
+// Whether the file has a weight of the module, in whatever layout.
+static bool has_weight(const nyb_model *m, nyb_arena *arena, const char *module)
+{
+    static const char *const parts[] = {"weight", "qweight", "weight_packed"};
+    for (size_t k = 0; module && k < sizeof(parts) / sizeof(parts[0]); k++) {
+        const char *const name = nyb_arena_format(arena, "%s.%s", module, parts[k]);
+        if (name && nyb_checkpoint_find(m->checkpoint, name))
+            return true;
+    }
+    return false;
+}
+
 // Files of a model without its head leave out the start of the names, or all of the prefix.
 // Whether the embedding lies behind `outer` and a part of the prefix.
 static bool try_prefix(nyb_model *m, const char *outer)
 {
     const nyb_arch *const arch = m->config.arch;
     for (const char *prefix = arch->prefix;; prefix = strchr(prefix, '.') + 1) {
-        const char *const name =
-            nyb_arena_format(&m->arena, "%s%s%s.weight", outer, prefix, arch->embedding);
+        const char *const module =
+            nyb_arena_format(&m->arena, "%s%s%s", outer, prefix, arch->embedding);
         const char *const whole = nyb_arena_format(&m->arena, "%s%s", outer, prefix);
-        if (name && whole && nyb_checkpoint_find(m->checkpoint, name)) {
+        if (whole && has_weight(m, &m->arena, module)) {
             m->prefix = whole;
             return true;
         }
@@ -111,12 +123,8 @@ static const char *find_head(nyb_model *m)
     for (size_t i = 0; m->config.wrapped && nyb_wrapper_prefix(i); i++) {
         const char *const module =
             nyb_arena_format(&m->arena, "%s%s", nyb_wrapper_prefix(i), plain);
-        const char *const parts[] = {"weight", "qweight", "weight_packed"};
-        for (size_t k = 0; module && k < 3; k++) {
-            const char *const name = nyb_arena_format(&m->arena, "%s.%s", module, parts[k]);
-            if (name && nyb_checkpoint_find(m->checkpoint, name))
-                return module;
-        }
+        if (has_weight(m, &m->arena, module))
+            return module;
     }
     return plain;
 }
@@ -168,11 +176,27 @@ static nyb_status bind_projections(nyb_model *m, nyb_err *err)
     return status;
 }
 
-// Reads a quantised head: whole numbers stay packed.
+static nyb_status bind_embedding(nyb_model *m, nyb_err *err)
+{
+    nyb_linear *const l = &m->outer.embedding;
+    const char *const module =
+        nyb_arena_format(&m->arena, "%s%s", m->prefix, m->config.arch->embedding);
+    if (!module)
+        return nyb_no_memory(err, "a tensor's name", 1, 1);
+    *l = (nyb_linear){.module = module, .rows = m->config.vocab, .cols = m->config.embed_dim};
+    const nyb_status status = nyb_bind_linear(l, m, false, err);
+    if (status != NYB_OK || !l->quantized)
+        return status;
+    return nyb_quantization_read(&m->embedding_codes, m->quantization, m->checkpoint, module,
+                                 l->rows, l->cols, err);
+}
+
+// Reads a quantised head, which may be the embedding: whole numbers stay packed.
 static nyb_status pack_head(nyb_model *m, nyb_err *err)
 {
     nyb_qweight q;
-    nyb_status status = nyb_quantization_read(&q, m->quantization, m->checkpoint, m->head.module,
+    const char *const module = m->head_tied ? m->outer.embedding.module : m->head.module;
+    nyb_status status = nyb_quantization_read(&q, m->quantization, m->checkpoint, module,
                                               m->head.rows, m->head.cols, err);
     if (status == NYB_OK && q.kind == NYB_CODE_INT)
         status = nyb_lowbit_init(&m->head_codes, &q, err);
@@ -192,13 +216,12 @@ static nyb_status pack_head(nyb_model *m, nyb_err *err)
 static nyb_status bind_head(nyb_model *m, nyb_err *err)
 {
     const char *const module = find_head(m);
-    const char *const name = nyb_arena_format(&m->arena, "%s.weight", module);
-    if (!name)
-        return nyb_no_memory(err, "a tensor's name", 1, 1);
     m->head = (nyb_linear){.module = module, .rows = m->config.vocab, .cols = m->config.embed_dim};
-    if (m->config.tied && !nyb_checkpoint_find(m->checkpoint, name)) {
-        m->head.weight = m->outer.embedding;
-        return NYB_OK;
+    if (m->config.tied && !has_weight(m, &m->arena, module)) {
+        m->head = m->outer.embedding;
+        m->head.module = module;
+        m->head_tied = true;
+        return m->head.quantized ? pack_head(m, err) : NYB_OK;
     }
     const nyb_status status = nyb_bind_linear(&m->head, m, false, err);
     return status == NYB_OK && m->head.quantized ? pack_head(m, err) : status;
@@ -220,8 +243,7 @@ nyb_status nyb_bind_outer(nyb_model *m, nyb_err *err)
     const nyb_arch *const arch = c->arch;
     nyb_outer *const o = &m->outer;
     find_prefix(m);
-    nyb_status status = nyb_bind_tensor(&o->embedding, m, outer_name(m, arch->embedding, "weight"),
-                                        c->vocab, c->embed_dim, err);
+    nyb_status status = bind_embedding(m, err);
     if (status == NYB_OK && arch->position)
         status = nyb_bind_tensor(&o->position, m, outer_name(m, arch->position, "weight"),
                                  c->positions + arch->position_offset, c->hidden, err);
@@ -284,15 +306,15 @@ static bool is_outer(const nyb_model *m, const nyb_tensor *t)
 {
     const nyb_outer *const o = &m->outer;
     const nyb_tensor *const all[] = {
-        o->embedding,           o->position,   o->token_type,      o->embedding_norm,
-        o->embedding_norm_bias, o->final_norm, o->final_norm_bias, o->project_in.weight,
-        o->project_out.weight,
+        o->position,   o->token_type,      o->embedding_norm,    o->embedding_norm_bias,
+        o->final_norm, o->final_norm_bias, o->project_in.weight, o->project_out.weight,
     };
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
         if (all[i] == t)
             return true;
     }
-    return belongs_to(t->name, &m->head) || belongs_to(t->name, &o->dense);
+    return o->embedding.weight == t || belongs_to(t->name, &o->embedding) ||
+           belongs_to(t->name, &m->head) || belongs_to(t->name, &o->dense);
 }
 
 static bool is_known(const nyb_model *m, const nyb_tensor *t)

@@ -8,7 +8,8 @@
 
 // Tensors beside the blocks. NULL: there is none.
 typedef struct nyb_outer {
-    const nyb_tensor *embedding, *position, *token_type;
+    nyb_linear embedding;
+    const nyb_tensor *position, *token_type;
     const nyb_tensor *embedding_norm, *embedding_norm_bias;
     const nyb_tensor *final_norm, *final_norm_bias;
     nyb_linear project_in, project_out; // weight NULL: none
@@ -43,9 +44,11 @@ struct nyb_model {
     nyb_outer outer;
     nyb_bound_block *blocks; // [config.blocks]
     nyb_linear head;
-    nyb_lowbit head_codes; // of a quantised head
-    float *head_floats;    // [rows, cols] instead, where its codes are floats
-    void *head_input;      // of nyb_weight_input_bytes()
+    bool head_tied;              // its weight is the embedding's
+    nyb_qweight embedding_codes; // of a quantised embedding
+    nyb_lowbit head_codes;       // of a quantised head
+    float *head_floats;          // [rows, cols] instead, where its codes are floats
+    void *head_input;            // of nyb_weight_input_bytes()
 };
 
 nyb_columns nyb_columns_of(const nyb_model_config *config);
@@ -54,6 +57,12 @@ nyb_columns nyb_columns_of(const nyb_model_config *config);
 const nyb_tensor *nyb_vector_at(const nyb_model *model, size_t block, nyb_vector vector);
 
 const nyb_outer *nyb_model_outer(const nyb_model *model);
+
+// Row `id` of the embedding, out [1, embed_dim].
+//
+// NYB_E_NUMERIC  as nyb_tensor_widen().
+NYB_NODISCARD nyb_status nyb_model_embed(const nyb_model *model, size_t id, nyb_mat out,
+                                         nyb_err *err);
 
 // The head as it is multiplied; floats are not checked. Neither floats nor codes: its rows have to
 // be widened.

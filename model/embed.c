@@ -29,8 +29,7 @@ static nyb_status embed_row(const embedding *e, size_t t, float *scratch, nyb_er
     const nyb_model_config *const c = e->config;
     const nyb_mat row = nyb_block(e->batch->x, t, t + 1, 0, c->hidden);
     nyb_mat raw = nyb_mat_of(scratch, 1, c->embed_dim), added = nyb_mat_of(scratch, 1, c->hidden);
-    nyb_status status =
-        nyb_tensor_widen(e->outer->embedding, e->ids[t], e->project.at ? raw : row, err);
+    nyb_status status = nyb_model_embed(e->batch->model, e->ids[t], e->project.at ? raw : row, err);
     if (status != NYB_OK)
         return status;
     if (e->project.at)

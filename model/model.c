@@ -107,6 +107,7 @@ void nyb_model_close(nyb_model *m)
 {
     if (!m)
         return;
+    nyb_qweight_clear(&m->embedding_codes);
     nyb_lowbit_clear(&m->head_codes);
     nyb_free(m->head_floats);
     nyb_free(m->head_input);
@@ -166,9 +167,29 @@ const nyb_tensor *nyb_vector_at(const nyb_model *m, size_t block, nyb_vector vec
     return m->blocks[block].vectors[vector];
 }
 
-const nyb_tensor *nyb_model_embedding(const nyb_model *m)
+const nyb_linear *nyb_model_embedding(const nyb_model *m)
 {
-    return m->outer.embedding;
+    return &m->outer.embedding;
+}
+
+nyb_status nyb_model_embed(const nyb_model *m, size_t id, nyb_mat out, nyb_err *err)
+{
+    if (!m->outer.embedding.quantized)
+        return nyb_tensor_widen(m->outer.embedding.weight, id, out, err);
+    nyb_qweight_dequantize(&m->embedding_codes, id, out);
+    return NYB_OK;
+}
+
+size_t nyb_model_outer_bytes(const nyb_model *m)
+{
+    const nyb_qweight *const q = &m->embedding_codes;
+    const nyb_linear *const head = &m->head;
+    size_t bytes = q->rows * q->cols + q->rows * q->groups * (sizeof(float) + 1);
+    if (m->head_floats)
+        bytes += head->rows * head->cols * sizeof(float);
+    else if (head->quantized)
+        bytes += nyb_lowbit_bytes(head->rows, head->cols, head->bits, head->group_size);
+    return bytes;
 }
 
 const nyb_outer *nyb_model_outer(const nyb_model *m)
@@ -179,6 +200,11 @@ const nyb_outer *nyb_model_outer(const nyb_model *m)
 const nyb_linear *nyb_model_head(const nyb_model *m)
 {
     return &m->head;
+}
+
+bool nyb_model_head_tied(const nyb_model *m)
+{
+    return m->head_tied;
 }
 
 nyb_weight nyb_model_head_weight(const nyb_model *m)

@@ -123,10 +123,17 @@ nyb_stage nyb_stage_at(const nyb_model *model, size_t block, size_t stage);
 size_t nyb_linear_count(const nyb_model *model, size_t block);
 const nyb_linear *nyb_linear_at(const nyb_model *model, size_t block, size_t linear);
 
-const nyb_tensor *nyb_model_embedding(const nyb_model *model); // [vocab, embed_dim]
+// The embedding, [vocab, embed_dim], which may be quantised like a linear layer.
+const nyb_linear *nyb_model_embedding(const nyb_model *model);
 // The output head; its weight is the embedding when they are tied. Of a classifier: its last
 // linear layer, [labels, hidden].
 const nyb_linear *nyb_model_head(const nyb_model *model);
+
+// Whether the head's weight is the embedding's.
+bool nyb_model_head_tied(const nyb_model *model);
+
+// Memory that an opened model holds: a quantised embedding and a quantised head.
+size_t nyb_model_outer_bytes(const nyb_model *model);
 
 // Modules that readers take for linear layers and that stay as they are: head, routers, gates,
 // projections. Writes their names to `names` (NULL: none) and returns how many there are.

@@ -93,6 +93,11 @@ typedef struct nyb_quantize_params {
     nyb_settings settings;
     unsigned given;
 
+    // How embedding and output head are rounded: "rtn", "int4", "int8", "float8"; "none": not at
+    // all; NULL: as the recipe says, or else not at all. Where the two share one tensor, the output
+    // has two: a head of its own, rounded like the embedding unless something else is asked for.
+    const char *embedding, *head;
+
     nyb_samples_params samples; // .path NULL: no calibration data (enough for rtn and int4)
     // A store of Hessians (calibrate.h) in place of calibration data: no forward pass is run, every
     // layer is solved for the inputs that the unrounded model gives it. NULL: none.
