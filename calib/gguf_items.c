@@ -27,8 +27,7 @@ static bool stays_whole(const char *name)
 // The head reads every token's row at once and is rounded more finely, as llama-quantize does it.
 static nyb_dtype wanted_type(const nyb_gguf_plan *p, const nyb_gguf_item *item)
 {
-    const nyb_linear *const head = nyb_model_head(p->model);
-    const bool tied = head->weight && head->weight == nyb_model_embedding(p->model);
+    const bool tied = nyb_model_head_tied(p->model);
     const bool is_head = strcmp(item->name, "output.weight") == 0 ||
                          (tied && strcmp(item->name, "token_embd.weight") == 0);
     const nyb_dtype dtype = p->params->dtype;
@@ -147,7 +146,7 @@ static nyb_status list_linears(const nyb_linear ***out, size_t *count, nyb_gguf_
         for (size_t i = 0; i < nyb_linear_count(p->model, b); i++)
             (*out)[(*count)++] = nyb_linear_at(p->model, b, i);
     }
-    if (head->module && head->weight != nyb_model_embedding(p->model))
+    if (head->module && !nyb_model_head_tied(p->model))
         (*out)[(*count)++] = head;
     if (*count > 1)
         qsort((void *) *out, *count, sizeof(**out), by_module);
