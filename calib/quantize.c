@@ -222,7 +222,7 @@ static json_t *fallbacks(const json_t *layers)
     return list;
 }
 
-static json_t *certificate(const json_t *run, const nyb_output *out,
+static json_t *certificate(const nyb_job *job, const json_t *run, const nyb_output *out,
                            const nyb_quantize_result *result)
 {
     json_t *const layers = json_array();
@@ -230,13 +230,13 @@ static json_t *certificate(const json_t *run, const nyb_output *out,
     json_t *block;
     json_array_foreach(out->journal.blocks, b, block)
         json_array_extend(layers, json_object_get(block, "layers"));
-    return json_pack("{s:s, s:O, s:{s:I, s:f, s:I, s:I, s:f, s:f, s:f, s:I}, s:o, s:o}", "schema",
-                     "nybble.report/1", "run", run, "totals", "layers", (json_int_t) result->layers,
-                     "bits_per_weight", result->bits_per_weight, "bytes_in",
-                     (json_int_t) result->bytes_in, "bytes_out", (json_int_t) result->bytes_out,
-                     "loss", result->loss, "rtn_loss", result->rtn_loss, "seconds", result->seconds,
-                     "resumed_blocks", (json_int_t) result->resumed_blocks, "layers", layers,
-                     "fallbacks", fallbacks(layers));
+    return json_pack(
+        "{s:s, s:s*, s:O, s:{s:I, s:f, s:I, s:I, s:f, s:f, s:f, s:I}, s:o, s:o}", "schema",
+        "nybble.report/1", "command", job->params->command, "run", run, "totals", "layers",
+        (json_int_t) result->layers, "bits_per_weight", result->bits_per_weight, "bytes_in",
+        (json_int_t) result->bytes_in, "bytes_out", (json_int_t) result->bytes_out, "loss",
+        result->loss, "rtn_loss", result->rtn_loss, "seconds", result->seconds, "resumed_blocks",
+        (json_int_t) result->resumed_blocks, "layers", layers, "fallbacks", fallbacks(layers));
 }
 
 // ---- The run ------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ static nyb_status run_into(const nyb_context *ctx, const nyb_job *job, nyb_outpu
         return status;
     summarize(job, out, result);
     result->seconds = nyb_seconds() - start;
-    json_t *const report = certificate(run, out, result);
+    json_t *const report = certificate(job, run, out, result);
     status = report ? nyb_output_finish(ctx, out, report, err) : nyb_no_memory(err, "report", 1, 1);
     json_decref(report);
     return status;

@@ -2,6 +2,14 @@
 
 #include "cli/evaluating.h"
 
+typedef struct options {
+    nyb_evaluating scoring;
+} options;
+
+static const options defaults = {.scoring = NYB_EVALUATING_DEFAULTS};
+
+static const nyb_option table[] = {NYB_EVALUATING_OPTIONS(options, scoring), {0}};
+
 static nyb_exit run(const nyb_call *call)
 {
     const nyb_eval_params params = nyb_evaluating_params(call);
@@ -30,9 +38,9 @@ const nyb_command nyb_command_eval = {
     .operands = "MODEL",
     .operand_min = 1,
     .operand_max = 1,
-    .options = nyb_evaluating_options,
-    .options_size = sizeof(nyb_evaluating),
-    .defaults = &nyb_evaluating_defaults,
+    .options = table,
+    .options_size = sizeof(options),
+    .defaults = &defaults,
     .compute = true,
     .examples =
         (const nyb_example[]){

@@ -139,6 +139,7 @@ struct nyb_call {
     bool json, quiet;
     unsigned verbose; // how often --verbose was given: 1 shows information, 2 what helps debugging
     uint64_t given;   // bit i: option i of the command's table was on the command line
+    const char *line; // the whole command line, as a shell would take it
 };
 
 // Whether the user gave this option (by long name), as against its default.

@@ -2,35 +2,11 @@
 
 #include <stdio.h>
 
-static const char *const bos_words[] = {"auto", "never", "always", NULL};
-
-const nyb_evaluating nyb_evaluating_defaults = {.window = 1024};
+const char *const nyb_bos_words[] = {"auto", "never", "always", NULL};
 
 // In the order of nyb_activation_kind.
-static const char *const activations[] = {
+const char *const nyb_activation_words[] = {
     "none", "int8", "float8", "int8-per-token", "float8-per-token", NULL};
-
-#define INTO(field) NYB_INTO(nyb_evaluating, field)
-
-const nyb_option nyb_evaluating_options[] = {
-    {"text", 't', NYB_OPTION_PATH, INTO(text), .value = "FILE", .required = true,
-     .about = "Text to score, or token ids in .npy or .json."},
-    {"window", 'w', NYB_OPTION_SIZE, INTO(window), .value = "N", .min = 2, .max = 1e7,
-     .about = "Tokens that the model sees at once."},
-    {"stride", 0, NYB_OPTION_SIZE, INTO(stride), .value = "N", .shown_default = "the window",
-     .about = "Tokens from one window's start to the next; with less than the window, each token "
-              "is scored in the first window that has it."},
-    {"max-tokens", 0, NYB_OPTION_SIZE, INTO(max_tokens), .value = "N", .shown_default = "all",
-     .about = "Score the first N tokens of the text."},
-    {"bos", 0, NYB_OPTION_CHOICE, INTO(bos), .choices = bos_words, .value = "WHEN",
-     .about = "Whether each window begins with the begin-of-sequence token. auto: as the model's "
-              "tokenizer does it."},
-    {"activations", 'a', NYB_OPTION_CHOICE, INTO(activations), .choices = activations,
-     .value = "WHAT",
-     .about = "What the inputs of quantised layers are rounded to, as machines do it that multiply "
-              "8-bit numbers: int8 and float8 have a scale for all tokens of a window, or for each "
-              "token; where the checkpoint has a scale for the input, that one."},
-    {0}};
 
 nyb_eval_params nyb_evaluating_params(const nyb_call *call)
 {

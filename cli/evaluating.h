@@ -11,8 +11,55 @@ typedef struct nyb_evaluating {
     int bos, activations;
 } nyb_evaluating;
 
-extern const nyb_evaluating nyb_evaluating_defaults;
-extern const nyb_option nyb_evaluating_options[];
+#define NYB_EVALUATING_DEFAULTS                                                                    \
+    {                                                                                              \
+        .window = 1024                                                                             \
+    }
+
+extern const char *const nyb_bos_words[], *const nyb_activation_words[];
+
+// The head of a command's table, whose options struct begins with the nyb_evaluating `of`.
+#define NYB_EVALUATING_OPTIONS(type, of)                                                           \
+    {"text",                                                                                       \
+     't',                                                                                          \
+     NYB_OPTION_PATH,                                                                              \
+     NYB_INTO(type, of.text),                                                                      \
+     .value = "FILE",                                                                              \
+     .required = true,                                                                             \
+     .about = "Text to score, or token ids in .npy or .json."},                                    \
+        {"window",     'w',      NYB_OPTION_SIZE, NYB_INTO(type, of.window),                       \
+         .value = "N", .min = 2, .max = 1e7,      .about = "Tokens that the model sees at once."}, \
+        {"stride",                                                                                 \
+         0,                                                                                        \
+         NYB_OPTION_SIZE,                                                                          \
+         NYB_INTO(type, of.stride),                                                                \
+         .value = "N",                                                                             \
+         .shown_default = "the window",                                                            \
+         .about = "Tokens from one window's start to the next; with less than the window, each "   \
+                  "token is scored in the first window that has it."},                             \
+        {"max-tokens",                                                                             \
+         0,                                                                                        \
+         NYB_OPTION_SIZE,                                                                          \
+         NYB_INTO(type, of.max_tokens),                                                            \
+         .value = "N",                                                                             \
+         .shown_default = "all",                                                                   \
+         .about = "Score the first N tokens of the text."},                                        \
+        {"bos",                                                                                    \
+         0,                                                                                        \
+         NYB_OPTION_CHOICE,                                                                        \
+         NYB_INTO(type, of.bos),                                                                   \
+         .choices = nyb_bos_words,                                                                 \
+         .value = "WHEN",                                                                          \
+         .about = "Whether each window begins with the begin-of-sequence token. auto: as the "     \
+                  "model's tokenizer does it."},                                                   \
+    {                                                                                              \
+        "activations", 'a', NYB_OPTION_CHOICE, NYB_INTO(type, of.activations),                     \
+            .choices = nyb_activation_words, .value = "WHAT",                                      \
+            .about = "What the inputs of quantised layers are rounded to, as machines do it that " \
+                     "multiply 8-bit numbers: int8 and float8 have a scale for all tokens of a "   \
+                     "window, or for each token; where the checkpoint has a scale for the input, " \
+                     "that one."                                                                   \
+    }
 
 nyb_eval_params nyb_evaluating_params(const nyb_call *call);
 

@@ -68,11 +68,48 @@ static nyb_exit close_output(nyb_exit code)
     return code == NYB_EXIT_OK ? NYB_EXIT_FAILED : code;
 }
 
-static nyb_exit run_command(const nyb_command *command, size_t count, char **words)
+// A word as a shell takes it back.
+static json_t *quoted(const char *word)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                "@%_+=:,./-";
+    if (*word && strspn(word, plain) == strlen(word))
+        return json_string(word);
+    json_t *text = json_string("'");
+    while (text && *word) {
+        const size_t some = strcspn(word, "'");
+        json_t *const more = json_sprintf("%s%.*s%s", json_string_value(text), (int) some, word,
+                                          word[some] ? "'\\''" : "");
+        word += word[some] ? some + 1 : some;
+        json_decref(text);
+        text = more;
+    }
+    json_t *const whole = text ? json_sprintf("%s'", json_string_value(text)) : NULL;
+    json_decref(text);
+    return whole;
+}
+
+// NULL when a word is not UTF-8.
+static json_t *line_of(const char *command, size_t count, char **words)
+{
+    json_t *line = json_sprintf("nybble %s", command);
+    for (size_t i = 0; line && i < count; i++) {
+        json_t *const word = quoted(words[i]);
+        json_t *const more =
+            word ? json_sprintf("%s %s", json_string_value(line), json_string_value(word)) : NULL;
+        json_decref(word);
+        json_decref(line);
+        line = more;
+    }
+    return line;
+}
+
+static nyb_exit run_command(const nyb_command *command, size_t count, char **words,
+                            const char *line)
 {
     nyb_options_store store;
     nyb_common common = {0};
-    nyb_call call = {.command = command};
+    nyb_call call = {.command = command, .line = line};
     const nyb_exit code = nyb_options_parse(&call, &store, &common, count, words);
     if (code != NYB_EXIT_OK)
         return code;
@@ -119,7 +156,11 @@ static nyb_exit run_program(int argc, char **argv)
     const nyb_command *const command = nyb_command_find(name);
     if (!command)
         return no_command(name);
-    return run_command(command, (size_t) argc - 2, argv + 2);
+    json_t *const line = line_of(command->name, (size_t) argc - 2, argv + 2);
+    const nyb_exit code =
+        run_command(command, (size_t) argc - 2, argv + 2, json_string_value(line));
+    json_decref(line);
+    return code;
 }
 
 // Large buffers go back to the system as soon as they are freed. By default the C library keeps

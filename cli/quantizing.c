@@ -240,5 +240,6 @@ nyb_quantize_params nyb_quantizing_params(const nyb_call *call)
         .shard_bytes = o->shard_size,
         .force = o->force,
         .resume = o->resume,
+        .command = call->line,
     };
 }

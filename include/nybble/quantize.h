@@ -108,6 +108,7 @@ typedef struct nyb_quantize_params {
     size_t shard_bytes;        // of one output file, 0: 5 GB
     bool force;                // replace an existing output folder
     bool resume;               // go on with what an interrupted run left behind
+    const char *command;       // that asked for the run, kept in the report; UTF-8, NULL: unknown
 } nyb_quantize_params;
 
 #define NYB_QUANTIZE_DEFAULTS                                                                      \
