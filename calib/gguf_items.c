@@ -130,12 +130,13 @@ static int by_module(const void *a, const void *b)
                   (*(const nyb_linear *const *) b)->module);
 }
 
-// Every linear layer with a matrix of its own, sorted by name.
+// Every linear layer with a matrix of its own, and a quantised embedding, sorted by name.
 static nyb_status list_linears(const nyb_linear ***out, size_t *count, nyb_gguf_plan *p,
                                nyb_err *err)
 {
     const nyb_linear *const head = nyb_model_head(p->model);
-    size_t room = 1;
+    const nyb_linear *const embedding = nyb_model_embedding(p->model);
+    size_t room = 2;
     *count = 0;
     for (size_t b = 0; b < nyb_block_count(p->model); b++)
         room += nyb_linear_count(p->model, b);
@@ -148,6 +149,8 @@ static nyb_status list_linears(const nyb_linear ***out, size_t *count, nyb_gguf_
     }
     if (head->module && !nyb_model_head_tied(p->model))
         (*out)[(*count)++] = head;
+    if (embedding->quantized)
+        (*out)[(*count)++] = embedding;
     if (*count > 1)
         qsort((void *) *out, *count, sizeof(**out), by_module);
     return NYB_OK;

@@ -123,6 +123,17 @@ def test_other_commands_take_the_file(nybble, model, tmp_path):
     assert "embed_tokens" in refusal and not (tmp_path / "no").exists()
 
 
+def test_a_gguf_file_is_made_of_it(nybble, stories, tmp_path):
+    out, file = tmp_path / "out", tmp_path / "out.gguf"
+    nybble("quantize", stories, "-o", out, "-m", "int4", "--embedding", "int8")
+    nybble("quantize", out, "-o", file, "-m", "rtn", "-f", "gguf:F32")
+    ids = np.random.default_rng(4).integers(3, 512, (2, 32)).astype(np.int64)
+    got, want = (logits_of(nybble, f, ids, tmp_path) for f in (file, out))
+    error = np.abs(got - want).max()
+    print(f"as GGUF: max |logit difference| {error:.2e}, tolerance 1e-4")
+    assert error <= 1e-4
+
+
 def test_the_same_bytes_on_any_number_of_threads(nybble, model, tmp_path):
     for threads in 1, 3:
         nybble("quantize", model, "-o", tmp_path / str(threads), "-m", "int8", "--embedding", "int8",
