@@ -10,6 +10,7 @@
 enum { HISTORY = 1024, MOST_ARRAYS = 8 };
 
 typedef struct editing {
+    const nyb_context *ctx;
     nyb_keras_file *file;
     const nyb_keras_layer *layer;
     const nyb_settings *settings;
@@ -46,7 +47,8 @@ bool nyb_keras_quantizes(const nyb_keras_layer *layer, nyb_method method)
 {
     const layer_kind kind = kind_of(layer);
     const bool matrix = kind == DENSE || kind == EINSUM;
-    return layer->variables > 0 && (method == NYB_METHOD_FLOAT8 ? matrix : kind != OTHER);
+    const bool any = method == NYB_METHOD_INT8 || method == NYB_METHOD_INT4;
+    return layer->variables > 0 && (any ? kind != OTHER : matrix);
 }
 
 // ---- Arrays ---------------------------------------------------------------------------------
@@ -386,6 +388,66 @@ static nyb_status edit_float8(editing *e)
     return status;
 }
 
+// ---- Plain rounding in the form of GPTQ -------------------------------------------------------
+
+nyb_status nyb_keras_matrix(nyb_keras_file *file, const nyb_keras_layer *layer, nyb_arena *arena,
+                            nyb_mat *out, nyb_err *err)
+{
+    nyb_tensor w;
+    nyb_keras_einsum einsum = {.reduced = {true}};
+    float *values = NULL;
+    nyb_status status = nyb_keras_floats(file, layer, 0, arena, &values, &w, err);
+    if (status == NYB_OK && kind_of(layer) == EINSUM && layer->equation)
+        status = nyb_keras_einsum_read(&einsum, layer->equation, w.rank, err);
+    if (status != NYB_OK)
+        return status;
+    size_t inputs = 1, outputs = 1;
+    for (unsigned i = 0; i < w.rank; i++) {
+        if (i > 0 && einsum.reduced[i] && !einsum.reduced[i - 1])
+            return nyb_fail(err, NYB_E_UNSUPPORTED,
+                            "%s: '%s': '%s' sums over axes of the kernel behind others, for which "
+                            "Keras' GPTQ has no form",
+                            nyb_keras_path(file), layer->place, layer->equation);
+        *(einsum.reduced[i] ? &inputs : &outputs) *= w.shape[i];
+    }
+    *out = nyb_arena_mat(arena, outputs, inputs);
+    if (!out->at)
+        return nyb_no_memory(err, layer->place, outputs * inputs, sizeof(float));
+    for (size_t k = 0; k < inputs; k++) {
+        for (size_t n = 0; n < outputs; n++)
+            nyb_row(*out, n)[k] = values[k * outputs + n];
+    }
+    return NYB_OK;
+}
+
+static nyb_status edit_rtn(editing *e)
+{
+    const nyb_settings *const s = e->settings;
+    nyb_mat w;
+    nyb_qweight q;
+    nyb_tensor kernel;
+    nyb_status status = read_weight(e, 0, &kernel);
+    if (status == NYB_OK)
+        status = nyb_keras_matrix(e->file, e->layer, e->arena, &w, e->err);
+    if (status != NYB_OK)
+        return status;
+    const nyb_grid_params grid = {.bits = s->bits,
+                                  .group_size = s->group_size < w.cols ? s->group_size : 0,
+                                  .symmetric = s->symmetric,
+                                  .scale_search = s->scale_search,
+                                  .scale_dtype = kernel.dtype,
+                                  .range = s->range};
+    status = nyb_round_nearest(e->ctx, &q, w, &grid, e->err);
+    if (status != NYB_OK)
+        return status;
+    status = nyb_keras_edit_gptq(e->file, e->layer, &q, e->arena, e->out, e->err);
+    nyb_qweight_clear(&q);
+    for (size_t i = 0; status == NYB_OK && i < e->out->count; i++)
+        e->sums->bits += 8.0 * (double) e->out->variables[i].bytes;
+    e->sums->weights += (double) w.rows * (double) w.cols;
+    return status;
+}
+
 // ---- The policy -----------------------------------------------------------------------------
 
 static nyb_status set_policy(editing *e)
@@ -422,11 +484,12 @@ static nyb_status check_source(const editing *e)
     return NYB_OK;
 }
 
-nyb_status nyb_keras_edit_layer(nyb_keras_file *file, const nyb_keras_layer *layer,
+nyb_status nyb_keras_edit_layer(nyb_keras_run run, const nyb_keras_layer *layer,
                                 const nyb_settings *settings, nyb_arena *arena, nyb_keras_edit *out,
                                 nyb_keras_sums *sums, nyb_err *err)
 {
-    editing e = {.file = file,
+    editing e = {.ctx = run.ctx,
+                 .file = run.file,
                  .layer = layer,
                  .settings = settings,
                  .arena = arena,
@@ -439,6 +502,8 @@ nyb_status nyb_keras_edit_layer(nyb_keras_file *file, const nyb_keras_layer *lay
     if (status != NYB_OK)
         return status;
     const layer_kind kind = kind_of(layer);
+    if (settings->method == NYB_METHOD_RTN)
+        return edit_rtn(&e);
     if (settings->method == NYB_METHOD_FLOAT8)
         status = edit_float8(&e);
     else if (kind == DENSE)

@@ -30,12 +30,11 @@ static nyb_status settings_of(const run *r, const nyb_keras_layer *layer, nyb_se
     const nyb_status status = nyb_recipe_of(&r->recipe, module_of(layer), out, err);
     if (status != NYB_OK || out->skip)
         return status;
-    if (out->method != NYB_METHOD_INT8 && out->method != NYB_METHOD_INT4 &&
-        out->method != NYB_METHOD_FLOAT8)
-        return nyb_fail(err, NYB_E_UNSUPPORTED,
-                        "%s: '%s': Keras has no method '%s' without samples: use int8, int4 or "
-                        "float8",
-                        r->params->model, module_of(layer), nyb_method_name(out->method));
+    if (out->method == NYB_METHOD_GPTQ)
+        return nyb_fail(err, NYB_E_ARG,
+                        "%s: '%s': gptq needs sample inputs; without, use int8, int4, float8 or "
+                        "rtn",
+                        r->params->model, module_of(layer));
     // Keras' default.
     if (out->method == NYB_METHOD_INT4 && !wanted && !r->recipe.document)
         out->group_size = 128;
@@ -52,7 +51,8 @@ static nyb_status edit(void *user, const nyb_keras_layer *layer, nyb_arena *aren
     nyb_status status = settings_of(r, layer, &settings, err);
     if (status != NYB_OK || settings.skip || !nyb_keras_quantizes(layer, settings.method))
         return status;
-    status = nyb_keras_edit_layer(r->file, layer, &settings, arena, out, &r->sums, err);
+    status = nyb_keras_edit_layer((nyb_keras_run){r->ctx, r->file}, layer, &settings, arena, out,
+                                  &r->sums, err);
     r->rounded += status == NYB_OK;
     return status;
 }

@@ -9,6 +9,7 @@
 #include "core/file.h"
 #include "core/json.h"
 #include "core/log.h"
+#include "eval/inspect_keras.h"
 #include "eval/inspect_readers.h"
 #include "formats/checkpoint.h"
 #include "formats/quantization.h"
@@ -21,6 +22,7 @@ typedef struct inspection_owner {
     nyb_arena arena;
     nyb_checkpoint *file;
     nyb_quantization *quantization;
+    nyb_keras_file *keras;
 } inspection_owner;
 
 // What the workers below fill and what they read from.
@@ -519,6 +521,15 @@ static bool has_config_alone(const looking *l, const char *path)
     return nothing;
 }
 
+static nyb_status look_at_keras(const looking *l, bool check)
+{
+    const nyb_status status =
+        nyb_inspect_keras(l->in, &l->owner->arena, &l->owner->keras, l->in->path, check, l->err);
+    for (size_t i = 0; status == NYB_OK && check && i < l->in->tensor_count; i++)
+        check_tensor(l, l->in->tensors[i]);
+    return status == NYB_OK ? list_dtypes(l) : status;
+}
+
 static nyb_status look(looking *l, const char *path, const nyb_inspect_params *params,
                        const nyb_context *ctx)
 {
@@ -526,6 +537,8 @@ static nyb_status look(looking *l, const char *path, const nyb_inspect_params *p
     l->in->path = nyb_arena_text(&l->owner->arena, path, strlen(path));
     if (!l->in->path)
         return nyb_no_memory(l->err, path, strlen(path), 1);
+    if (nyb_keras_is(path))
+        return look_at_keras(l, params->check);
     const bool bare = has_config_alone(l, path);
     nyb_status status = bare ? NYB_OK : nyb_checkpoint_open(&l->owner->file, path, l->err);
     if (status == NYB_OK && !bare)
@@ -565,6 +578,7 @@ void nyb_inspect_close(nyb_inspection *inspection)
     if (owner) {
         nyb_quantization_close(owner->quantization);
         nyb_checkpoint_close(owner->file);
+        nyb_keras_close(owner->keras);
         nyb_arena_clear(&owner->arena);
         nyb_free(owner);
     }

@@ -87,8 +87,8 @@ typedef struct nyb_inspection {
     void *owner;
 } nyb_inspection;
 
-// Looks at a Hugging Face folder, or at one *.safetensors or GGUF file. A folder may hold config.json
-// alone: then it is told whether nybble would run such a model.
+// Looks at a Hugging Face folder, at one *.safetensors or GGUF file, or at a Keras checkpoint. A
+// folder may hold config.json alone: then it is told whether nybble would run such a model.
 //
 // A layer or a quantization config that nybble cannot read is no error: it is reported.
 //

@@ -79,9 +79,10 @@ def grouped_attention():
 
 
 def nested():
-    block = keras.Sequential([keras.Input((6, 16)), L.Dense(24, "relu"), L.Dense(16)], name="ffn")
+    block = keras.Sequential([keras.Input((6, 16)), L.Dense(24, "relu", name="up"),
+                              L.Dense(16, name="down")], name="ffn")
     x = keras.Input((6, 16))
-    inner = keras.Model(x, L.MultiHeadAttention(2, 4)(x, x) + block(x), name="block")
+    inner = keras.Model(x, L.MultiHeadAttention(2, 4, name="attn")(x, x) + block(x), name="block")
     z = keras.Input((6, 16))
     y = L.GlobalAveragePooling1D()(inner(z))
     return keras.Model(z, L.Dense(2, name="head")(y)), [np.float32]
