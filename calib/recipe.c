@@ -252,6 +252,38 @@ static nyb_status take_settings(source from, nyb_settings *s, nyb_err *err)
     return status;
 }
 
+nyb_status nyb_settings_take(const json_t *object, const char *const *also, const char *where,
+                             nyb_settings *out, unsigned *given, nyb_err *err)
+{
+    static const struct {
+        const char *key;
+        unsigned setting;
+    } pairs[] = {
+        {"method", NYB_SETTING_METHOD},
+        {"weight_bits", NYB_SETTING_BITS},
+        {"group_size", NYB_SETTING_GROUP_SIZE},
+        {"symmetric", NYB_SETTING_SYMMETRIC},
+        {"scale_search", NYB_SETTING_SCALE_SEARCH},
+        {"activation_order", NYB_SETTING_ORDER},
+        {"static_groups", NYB_SETTING_STATIC_GROUPS},
+        {"hessian_damping", NYB_SETTING_DAMPING},
+        {"float8_type", NYB_SETTING_FLOAT8_TYPE},
+        {"float8_scales", NYB_SETTING_FLOAT8_SCALES},
+        {"range", NYB_SETTING_RANGE},
+        {"percentile", NYB_SETTING_PERCENTILE},
+        {"refine", NYB_SETTING_REFINE},
+        {"activations", NYB_SETTING_ACTIVATIONS},
+        {"activation_range", NYB_SETTING_INPUT_RANGE},
+        {"activation_percentile", NYB_SETTING_INPUT_PERCENTILE},
+    };
+    const source from = {.object = object, .path = where};
+    const nyb_status status = check_keys(from, also, err);
+    *given = 0;
+    for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++)
+        *given |= json_object_get(object, pairs[i].key) ? pairs[i].setting : 0;
+    return status == NYB_OK ? take_settings(from, out, err) : status;
+}
+
 // What a mode does with groups is not for the caller to say: they have zero points.
 static nyb_settings settled(nyb_settings s)
 {

@@ -51,6 +51,15 @@ NYB_NODISCARD nyb_status nyb_recipe_of(const nyb_recipe *recipe, const char *mod
 NYB_NODISCARD nyb_status nyb_recipe_outer(const nyb_recipe *recipe, const char *key,
                                           const char *method, nyb_settings *out, nyb_err *err);
 
+// Overwrites the settings that the object names, and says which of them it names, as in
+// nyb_quantize_params. `also` (a list that ends with NULL) are keys that it may have beside those;
+// `where` stands for the source in errors.
+//
+// NYB_E_FORMAT, NYB_E_ARG  as nyb_recipe_open(); *out is left alone.
+NYB_NODISCARD nyb_status nyb_settings_take(const json_t *object, const char *const *also,
+                                           const char *where, nyb_settings *out, unsigned *given,
+                                           nyb_err *err);
+
 // The first pattern that matches none of the names, NULL when each matches one.
 const char *nyb_recipe_unused(const nyb_recipe *recipe, const char *const *modules, size_t count);
 
