@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "calib/output.h"
+#include "calib/output_floats.h"
 #include "calib/regrid.h"
 #include "calib/source_files.h"
 #include "core/clock.h"
@@ -155,17 +156,9 @@ static nyb_status for_layers(converting *c, void (*task)(void *, size_t, unsigne
 
 static nyb_status find_format(nyb_job *job, const char *format, nyb_err *err)
 {
-    static const struct {
-        const char *name;
-        nyb_dtype dtype;
-    } floats[] = {{"bf16", NYB_BF16}, {"f16", NYB_F16}, {"f32", NYB_F32}};
-    for (size_t i = 0; i < sizeof(floats) / sizeof(floats[0]); i++) {
-        if (strcmp(floats[i].name, format) == 0) {
-            job->dtype = floats[i].dtype;
-            job->casts = true;
-            return NYB_OK;
-        }
-    }
+    job->casts = nyb_output_float_named(format, &job->dtype);
+    if (job->casts)
+        return NYB_OK;
     job->layout = nyb_layout_by_name(format);
     return job->layout ? NYB_OK : nyb_fail(err, NYB_E_ARG, "unknown format '%s'", format);
 }

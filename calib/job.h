@@ -33,6 +33,7 @@ typedef struct nyb_job_layer {
 // A tensor of the source, and what takes its place, of the same shape.
 typedef struct nyb_replaced {
     const nyb_tensor *base, *with;
+    bool in_memory; // `with` is not mapped
 } nyb_replaced;
 
 typedef struct nyb_job {

@@ -61,9 +61,10 @@ static bool is_put(const nyb_output_item *item)
     return item->layer && item->layer->form != NYB_FORM_FLOATS;
 }
 
+// Whether the bytes of a file are copied.
 static bool is_same(const nyb_output_item *item)
 {
-    return item->source && item->source->dtype == item->tensor->dtype;
+    return item->source && !item->in_memory && item->source->dtype == item->tensor->dtype;
 }
 
 static nyb_status copy_tensors(nyb_output *out, nyb_err *err)
@@ -76,7 +77,7 @@ static nyb_status copy_tensors(nyb_output *out, nyb_err *err)
         void *bytes = NULL;
         if (is_put(item))
             continue;
-        if (from && nyb_dtype_is_float(from->dtype))
+        if (from && !item->in_memory && nyb_dtype_is_float(from->dtype))
             status = check_finite(source, from, err);
         if (status == NYB_OK && is_same(item)) {
             status = nyb_store_put_mapped(out->store, to->name, from->at, from->bytes, err);

@@ -4,6 +4,21 @@
 
 #include "core/dtype.h"
 
+bool nyb_output_float_named(const char *name, nyb_dtype *out)
+{
+    static const struct {
+        const char *name;
+        nyb_dtype dtype;
+    } types[] = {{"bf16", NYB_BF16}, {"f16", NYB_F16}, {"f32", NYB_F32}};
+    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+        if (strcmp(types[i].name, name) == 0) {
+            *out = types[i].dtype;
+            return true;
+        }
+    }
+    return false;
+}
+
 // Narrows n values that are finite, of the tensor from element `first` on.
 static nyb_status narrow(unsigned char *to, const nyb_tensor *tensor, size_t first,
                          const float *values, size_t n, nyb_err *err)

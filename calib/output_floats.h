@@ -4,6 +4,9 @@
 
 #include "calib/output_plan.h"
 
+// The type of "bf16", "f16" or "f32"; false: none of them.
+bool nyb_output_float_named(const char *name, nyb_dtype *out);
+
 // The bytes of item->tensor, a whole weight: made from w [rows, cols] of item's layer, or from
 // item->source. *bytes is freed by nyb_free(); NULL on an error.
 //

@@ -84,7 +84,8 @@ static nyb_status add_copy(planning *p, const nyb_tensor *source)
     }
     for (size_t i = 0; i < p->job->replaced_count; i++) {
         if (p->job->replaced[i].base == source) {
-            add(p, (nyb_output_item){.source = p->job->replaced[i].with});
+            add(p, (nyb_output_item){.source = p->job->replaced[i].with,
+                                     .in_memory = p->job->replaced[i].in_memory});
             return NYB_OK;
         }
     }

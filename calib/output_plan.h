@@ -9,6 +9,7 @@ typedef struct nyb_output_item {
     const nyb_tensor *tensor;   // name, type and shape that it will have
     const nyb_tensor *source;   // what it is copied from, or converted where types differ; or NULL:
     const nyb_job_layer *layer; // it is a part of this one
+    bool in_memory;             // the source is not mapped
 } nyb_output_item;
 
 typedef struct nyb_output_plan {
