@@ -193,6 +193,8 @@ static nyb_status list_layers(converting *c, nyb_err *err)
         nyb_job_layer *const layer = &job->layers[i];
         layer->dtype = job->dtype;
         layer->settings.skip = true;
+        if (job->unpacks && i < job->count)
+            layer->form = NYB_FORM_FLOATS;
         if (layer->linear->quantized) {
             layer->form = NYB_FORM_FLOATS;
             c->layers[c->count++] = layer;
@@ -234,10 +236,11 @@ static nyb_status settle_layers(converting *c, nyb_err *err)
 static nyb_status open_model(nyb_job *job, nyb_err *err)
 {
     const nyb_status status = nyb_model_open(&job->model, job->params->model, err);
-    if (status == NYB_OK && nyb_checkpoint_gguf(nyb_model_checkpoint(job->model)))
+    job->unpacks = status == NYB_OK && nyb_checkpoint_gguf(nyb_model_checkpoint(job->model));
+    if (job->unpacks && job->layout)
         return nyb_fail(err, NYB_E_UNSUPPORTED,
-                        "%s: a GGUF file cannot be converted into a folder; convert the Hugging "
-                        "Face folder that it was made of",
+                        "%s: no layout of a folder holds the blocks of a GGUF file; convert it "
+                        "with --format bf16, f16 or f32, and quantise the folder that this makes",
                         job->params->model);
     return status;
 }

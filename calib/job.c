@@ -20,10 +20,11 @@ static nyb_status check_source(const nyb_job *job, nyb_err *err)
 {
     if (!nyb_checkpoint_gguf(nyb_model_checkpoint(job->model)))
         return NYB_OK;
-    return nyb_fail(err, NYB_E_UNSUPPORTED,
-                    "%s: a GGUF file cannot be quantised into a folder of format '%s'; quantise "
-                    "the Hugging Face folder that it was made of",
-                    nyb_model_folder(job->model), job->layout->name);
+    return nyb_fail(
+        err, NYB_E_UNSUPPORTED,
+        "%s: a GGUF file cannot be quantised into a folder of format '%s' at once: make "
+        "a folder of it with nybble convert --format bf16, f16 or f32, and quantise that",
+        nyb_model_folder(job->model), job->layout->name);
 }
 
 nyb_status nyb_job_check_layer(const nyb_job *job, const nyb_job_layer *layer, nyb_err *err)

@@ -48,6 +48,7 @@ typedef struct nyb_job {
     size_t rounded;               // layers that are not skipped
     bool unties;                  // embedding and head share a tensor no longer
     bool casts;                   // matrices that are copied become `dtype`
+    bool unpacks;                 // the source is a GGUF file: a folder's files are made of it
     bool keeps_config;            // the source's configuration holds for the output
     const nyb_replaced *replaced; // [replaced_count] tensors of floats that are not copied
     size_t replaced_count;

@@ -219,7 +219,7 @@ nyb_status nyb_output_put_floats(nyb_output *out, const nyb_job_layer *layer, ny
     while (item->layer != layer)
         item++;
     void *bytes = NULL;
-    nyb_status status = nyb_output_floats(&bytes, item, w, err);
+    nyb_status status = nyb_output_floats(&bytes, out->job, item, w, err);
     if (status != NYB_OK)
         return status;
     nyb_hash_of(bytes, item->tensor->bytes, sha256);

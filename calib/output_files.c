@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/file.h"
+#include "model/gguf_folder.h"
 
 // Files that a reader may want beside the tensors.
 static const char *const companions[] = {
@@ -159,10 +160,27 @@ static nyb_status save_configs(const filling *f, nyb_err *err)
     return status;
 }
 
+// What a GGUF file holds of a folder's small files.
+static nyb_status unpack_files(const filling *f, nyb_err *err)
+{
+    const nyb_gguf *const file = nyb_checkpoint_gguf(nyb_model_checkpoint(f->job->model));
+    const char *const path = nyb_path_join(f->arena, f->folder, "config.json");
+    json_t *config = NULL;
+    if (!path)
+        return nyb_no_memory(err, "a path", strlen(f->folder), 1);
+    nyb_status status = nyb_gguf_folder_config(&config, file, err);
+    if (status == NYB_OK)
+        status = replace_config(f->job, config, NULL, path, err);
+    json_decref(config);
+    return status == NYB_OK ? nyb_gguf_folder_tokenizer(file, f->folder, err) : status;
+}
+
 nyb_status nyb_output_save_files(const nyb_job *job, const char *folder, nyb_arena *arena,
                                  nyb_err *err)
 {
     const filling f = {.job = job, .folder = folder, .arena = arena};
+    if (job->unpacks)
+        return unpack_files(&f, err);
     const nyb_status status = copy_companions(&f, err);
     return status == NYB_OK ? save_configs(&f, err) : status;
 }

@@ -54,9 +54,9 @@ static nyb_status finish(void **bytes, nyb_status status)
 }
 
 // Row `row` of the tensor: of w, or of its transpose.
-static void gather(float *out, const nyb_linear *linear, nyb_mat w, size_t row)
+static void gather(float *out, bool turned, nyb_mat w, size_t row)
 {
-    if (!linear->transposed) {
+    if (!turned) {
         memcpy(out, nyb_row(w, row), w.cols * sizeof(float));
         return;
     }
@@ -64,8 +64,10 @@ static void gather(float *out, const nyb_linear *linear, nyb_mat w, size_t row)
         out[i] = nyb_row(w, i)[row];
 }
 
-nyb_status nyb_output_floats(void **bytes, const nyb_output_item *item, nyb_mat w, nyb_err *err)
+nyb_status nyb_output_floats(void **bytes, const nyb_job *job, const nyb_output_item *item,
+                             nyb_mat w, nyb_err *err)
 {
+    const bool turned = nyb_output_turned(job, item->layer);
     const nyb_tensor *const tensor = item->tensor;
     const size_t rows = tensor->shape[0], cols = tensor->shape[1];
     nyb_status status = allocate(bytes, tensor, err);
@@ -75,8 +77,28 @@ nyb_status nyb_output_floats(void **bytes, const nyb_output_item *item, nyb_mat 
     if (!row)
         status = nyb_no_memory(err, tensor->name, cols, sizeof(float));
     for (size_t i = 0; status == NYB_OK && i < rows; i++) {
-        gather(row, item->layer->linear, w, i);
+        gather(row, turned, w, i);
         status = narrow(*bytes, tensor, i * cols, row, cols, err);
+    }
+    nyb_free(row);
+    return finish(bytes, status);
+}
+
+// A matrix of a block type, row by row.
+static nyb_status cast_blocks(void **bytes, const nyb_output_item *item, nyb_err *err)
+{
+    const nyb_tensor *const from = item->source;
+    const size_t cols = from->shape[from->rank - 1];
+    const size_t rows = item->tensor->bytes / nyb_dtype_bytes(item->tensor->dtype) / cols;
+    float *const row = nyb_alloc_raw(cols, sizeof(float));
+    *bytes = NULL;
+    if (!row)
+        return nyb_no_memory(err, from->name, cols, sizeof(float));
+    nyb_status status = allocate(bytes, item->tensor, err);
+    for (size_t i = 0; status == NYB_OK && i < rows; i++) {
+        status = nyb_tensor_widen(from, i, nyb_mat_of(row, 1, cols), err);
+        if (status == NYB_OK)
+            status = narrow(*bytes, item->tensor, i * cols, row, cols, err);
     }
     nyb_free(row);
     return finish(bytes, status);
@@ -84,6 +106,8 @@ nyb_status nyb_output_floats(void **bytes, const nyb_output_item *item, nyb_mat 
 
 nyb_status nyb_output_cast(void **bytes, const nyb_output_item *item, nyb_err *err)
 {
+    if (nyb_dtype_is_block(item->source->dtype))
+        return cast_blocks(bytes, item, err);
     enum { STEP = 4096 };
     float values[STEP];
     const nyb_tensor *const from = item->source;
@@ -108,7 +132,7 @@ nyb_status nyb_output_dequantized(void **bytes, const nyb_job *job, const nyb_ou
     const nyb_mat w = nyb_mat_of(memory, l->rows, l->cols);
     nyb_status status = nyb_linear_read(job->model, l, w, err);
     if (status == NYB_OK)
-        status = nyb_output_floats(bytes, item, w, err);
+        status = nyb_output_floats(bytes, job, item, w, err);
     nyb_free(memory);
     return status;
 }

@@ -12,8 +12,8 @@ bool nyb_output_float_named(const char *name, nyb_dtype *out);
 //
 // NYB_E_UNSUPPORTED  a value is too large for the type; err names it and the way out.
 // NYB_E_NUMERIC      the source holds a NaN or an infinity.
-NYB_NODISCARD nyb_status nyb_output_floats(void **bytes, const nyb_output_item *item, nyb_mat w,
-                                           nyb_err *err);
+NYB_NODISCARD nyb_status nyb_output_floats(void **bytes, const nyb_job *job,
+                                           const nyb_output_item *item, nyb_mat w, nyb_err *err);
 NYB_NODISCARD nyb_status nyb_output_cast(void **bytes, const nyb_output_item *item, nyb_err *err);
 
 // The same for the weight as the source has it.

@@ -75,8 +75,8 @@ static nyb_status add_copy(planning *p, const nyb_tensor *source)
     nyb_tensor *const tensor = &p->plan->tensors[p->plan->count];
     const nyb_dtype dtype = p->job->dtype;
     *tensor = *source;
-    if (p->job->casts && source->rank > 1 && nyb_dtype_is_float(source->dtype) &&
-        source->dtype != dtype) {
+    const bool number = nyb_dtype_is_float(source->dtype) || nyb_dtype_is_block(source->dtype);
+    if (p->job->casts && source->rank > 1 && number && source->dtype != dtype) {
         const nyb_status status =
             nyb_tensor_describe(tensor, source->name, dtype, source->rank, source->shape, p->err);
         if (status != NYB_OK)
@@ -93,10 +93,18 @@ static nyb_status add_copy(planning *p, const nyb_tensor *source)
     return NYB_OK;
 }
 
+bool nyb_output_turned(const nyb_job *job, const nyb_job_layer *layer)
+{
+    const bool inside = layer->block < nyb_block_count(job->model);
+    return layer->linear->transposed ||
+           (job->unpacks && inside && nyb_model_config_of(job->model)->arch->conv1d);
+}
+
 static nyb_status add_floats(planning *p, const nyb_job_layer *layer)
 {
     const nyb_linear *const l = layer->linear;
-    const size_t shape[] = {l->transposed ? l->cols : l->rows, l->transposed ? l->rows : l->cols};
+    const bool turned = nyb_output_turned(p->job, layer);
+    const size_t shape[] = {turned ? l->cols : l->rows, turned ? l->rows : l->cols};
     const char *const name = nyb_arena_format(p->arena, "%s.weight", l->module);
     if (!name)
         return nyb_no_memory(p->err, l->module, 1, 1);

@@ -24,6 +24,9 @@ typedef struct nyb_output_plan {
 NYB_NODISCARD nyb_status nyb_output_plan_make(nyb_output_plan *out, const nyb_job *job,
                                               nyb_arena *arena, nyb_err *err);
 
+// Whether the layer's floats are written as [in, out].
+bool nyb_output_turned(const nyb_job *job, const nyb_job_layer *layer);
+
 // The layer of this name, NULL: none.
 const nyb_job_layer *nyb_output_layer(const nyb_output_plan *plan, const char *module);
 

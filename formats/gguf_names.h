@@ -14,6 +14,7 @@ typedef struct nyb_gguf_pair {
 typedef struct nyb_gguf_arch {
     const char *name;       // general.architecture
     const char *model_type; // of config.json
+    const char *class;      // of transformers
     // Of entries with one name the first counts whose marker is a module of the file's first block
     // (its GGUF name), and of those with one model_type the first whose marker is one of the
     // folder's. NULL: always.

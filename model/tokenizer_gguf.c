@@ -134,25 +134,46 @@ static nyb_status find_cut(const source *s, const nyb_tokenizer_cut **out)
                     s->file->path, (int) (name.length < 60 ? name.length : 60), name.at);
 }
 
+nyb_status nyb_gguf_bpe_document(json_t **out, const nyb_gguf *file, nyb_err *err)
+{
+    source s = {.file = file, .err = err};
+    const nyb_tokenizer_cut *cut = NULL;
+    nyb_gguf_text kind = {"", 0};
+    *out = NULL;
+    nyb_status status = find_arrays(&s);
+    if (status == NYB_OK)
+        status = nyb_gguf_string(file, "tokenizer.ggml.model", &kind, err);
+    if (status == NYB_OK && (kind.length != 4 || memcmp(kind.at, "gpt2", 4) != 0))
+        status = nyb_fail(err, NYB_E_UNSUPPORTED,
+                          "%s: a tokenizer of kind '%.*s' is not supported, 'gpt2' and 'llama' are",
+                          file->path, (int) (kind.length < 40 ? kind.length : 40), kind.at);
+    if (status == NYB_OK)
+        status = find_cut(&s, &cut);
+    if (status != NYB_OK)
+        return status;
+    json_t *const vocab = json_object(), *const merges = json_array(), *const added = json_array();
+    status = vocab && merges && added ? make_vocabulary(&s, vocab, added)
+                                      : nyb_no_memory(err, "a tokenizer", 1, 1);
+    if (status == NYB_OK)
+        status = make_merges(&s, merges);
+    json_t *const doc = json_pack(
+        "{s:{s:s, s:b, s:o, s:o}, s:o, s:o?, s:o?, s:{s:s}}", "model", "type", "BPE",
+        "ignore_merges", cut->whole_first, "vocab", vocab, "merges", merges, "added_tokens", added,
+        "pre_tokenizer", json_loads(cut->pre_tokenizer, 0, NULL), "normalizer",
+        json_loads(cut->normalizer, JSON_DECODE_ANY, NULL), "decoder", "type", "ByteLevel");
+    if (status == NYB_OK && !doc)
+        status = nyb_no_memory(err, "a tokenizer", s.tokens->count, 1);
+    if (status == NYB_OK)
+        *out = doc;
+    else
+        json_decref(doc);
+    return status;
+}
+
 static nyb_status load_bpe(const source *s, nyb_tokenizer *t)
 {
-    const nyb_tokenizer_cut *cut = NULL;
-    json_t *const vocab = json_object(), *const merges = json_array(), *const added = json_array();
-    nyb_status status =
-        vocab && merges && added ? find_cut(s, &cut) : nyb_no_memory(s->err, "a tokenizer", 1, 1);
-    if (status == NYB_OK)
-        status = make_vocabulary(s, vocab, added);
-    if (status == NYB_OK)
-        status = make_merges(s, merges);
-    json_t *const doc =
-        json_pack("{s:{s:s, s:b, s:o, s:o}, s:o, s:o?, s:o?, s:{s:s}}", "model", "type", "BPE",
-                  "ignore_merges", status == NYB_OK && cut->whole_first, "vocab", vocab, "merges",
-                  merges, "added_tokens", added, "pre_tokenizer",
-                  status == NYB_OK ? json_loads(cut->pre_tokenizer, 0, NULL) : NULL, "normalizer",
-                  status == NYB_OK ? json_loads(cut->normalizer, JSON_DECODE_ANY, NULL) : NULL,
-                  "decoder", "type", "ByteLevel");
-    if (status == NYB_OK && !doc)
-        status = nyb_no_memory(s->err, "a tokenizer", s->tokens->count, 1);
+    json_t *doc = NULL;
+    nyb_status status = nyb_gguf_bpe_document(&doc, s->file, s->err);
     if (status == NYB_OK)
         status = nyb_tokenizer_load_document(t, doc, s->file->path, s->err);
     json_decref(doc);
@@ -163,40 +184,60 @@ static nyb_status load_bpe(const source *s, nyb_tokenizer *t)
 
 // ---- SentencePiece --------------------------------------------------------------------------
 
-static nyb_status load_spm(const source *s, nyb_tokenizer *t)
+nyb_status nyb_gguf_spm_model(nyb_spm_model *out, const nyb_gguf *file, nyb_arena *arena,
+                              nyb_err *err)
 {
+    source s = {.file = file, .err = err};
     bool prefix = true;
-    nyb_spm_model m = {.model_type = 2, .byte_fallback = true, .count = s->tokens->count};
-    nyb_status status = nyb_gguf_bool(s->file, "tokenizer.ggml.add_space_prefix", &prefix, s->err);
+    *out = (nyb_spm_model){.model_type = 2, .byte_fallback = true};
+    nyb_status status = find_arrays(&s);
     if (status == NYB_OK)
-        status = find_ids(s, t);
+        status = nyb_gguf_bool(file, "tokenizer.ggml.add_space_prefix", &prefix, err);
+    if (status == NYB_OK)
+        status = find_id(&s, "tokenizer.ggml.bos_token_id", &out->bos_id);
+    if (status == NYB_OK)
+        status = find_id(&s, "tokenizer.ggml.eos_token_id", &out->eos_id);
+    if (status == NYB_OK)
+        status = find_id(&s, "tokenizer.ggml.unknown_token_id", &out->unk_id);
+    if (status == NYB_OK)
+        status = find_id(&s, "tokenizer.ggml.padding_token_id", &out->pad_id);
     if (status != NYB_OK)
         return status;
-    m.pieces = nyb_arena_alloc(&t->arena, m.count, sizeof(*m.pieces));
-    if (!m.pieces)
-        return nyb_no_memory(s->err, "pieces", m.count, sizeof(*m.pieces));
-    for (size_t i = 0; i < m.count; i++) {
-        const nyb_gguf_text text = s->tokens->texts[i];
-        const int type = type_of(s, i);
+    out->spaces.add_dummy_prefix = prefix;
+    out->count = s.tokens->count;
+    out->pieces = nyb_arena_alloc(arena, out->count, sizeof(*out->pieces));
+    if (!out->pieces)
+        return nyb_no_memory(err, "pieces", out->count, sizeof(*out->pieces));
+    for (size_t i = 0; i < out->count; i++) {
+        const nyb_gguf_text text = s.tokens->texts[i];
+        const int type = type_of(&s, i);
         if (nyb_utf8_valid(text.at, text.length) < text.length || type < NYB_SPM_NORMAL ||
             type > NYB_SPM_BYTE)
-            return nyb_fail(s->err, NYB_E_FORMAT, "%s: token %zu is not UTF-8, or of type %d",
-                            s->file->path, i, type);
-        m.pieces[i] = (nyb_spm_piece){
+            return nyb_fail(err, NYB_E_FORMAT, "%s: token %zu is not UTF-8, or of type %d",
+                            file->path, i, type);
+        out->pieces[i] = (nyb_spm_piece){
             .text = text.at,
             .length = text.length,
             .type = (nyb_spm_type) type,
-            .score = s->scores ? (float) nyb_gguf_number(s->scores, i) : 0.0f,
+            .score = s.scores ? (float) nyb_gguf_number(s.scores, i) : 0.0f,
         };
     }
-    m.bos_id = t->bos;
-    m.eos_id = t->eos;
-    m.unk_id = t->unk;
-    m.pad_id = t->pad;
-    if (t->unk >= 0)
-        m.unk_piece = (nyb_spm_text){m.pieces[t->unk].text, m.pieces[t->unk].length};
-    status = nyb_tokenizer_build_spm(t, &m, s->file->path, NYB_SPM_RULES_TRANSFORMERS,
-                                     prefix ? NYB_PREFIX_FIRST : NYB_PREFIX_NEVER, s->err);
+    if (out->unk_id >= 0)
+        out->unk_piece =
+            (nyb_spm_text){out->pieces[out->unk_id].text, out->pieces[out->unk_id].length};
+    return NYB_OK;
+}
+
+static nyb_status load_spm(const source *s, nyb_tokenizer *t)
+{
+    nyb_spm_model m;
+    nyb_status status = nyb_gguf_spm_model(&m, s->file, &t->arena, s->err);
+    if (status == NYB_OK)
+        status = find_ids(s, t);
+    if (status == NYB_OK)
+        status = nyb_tokenizer_build_spm(
+            t, &m, s->file->path, NYB_SPM_RULES_TRANSFORMERS,
+            m.spaces.add_dummy_prefix ? NYB_PREFIX_FIRST : NYB_PREFIX_NEVER, s->err);
     return status == NYB_OK ? find_ends(s, t, true) : status;
 }
 
@@ -210,13 +251,7 @@ static nyb_status load(source *s, nyb_tokenizer *t)
         status = nyb_gguf_string(s->file, "tokenizer.ggml.model", &kind, s->err);
     if (status != NYB_OK)
         return status;
-    if (kind.length == 4 && memcmp(kind.at, "gpt2", 4) == 0)
-        return load_bpe(s, t);
-    if (kind.length == 5 && memcmp(kind.at, "llama", 5) == 0)
-        return load_spm(s, t);
-    return nyb_fail(s->err, NYB_E_UNSUPPORTED,
-                    "%s: a tokenizer of kind '%.*s' is not supported, 'gpt2' and 'llama' are",
-                    s->file->path, (int) (kind.length < 40 ? kind.length : 40), kind.at);
+    return kind.length == 5 && memcmp(kind.at, "llama", 5) == 0 ? load_spm(s, t) : load_bpe(s, t);
 }
 
 nyb_status nyb_tokenizer_load_gguf(nyb_tokenizer *t, const char *path, nyb_err *err)

@@ -2,7 +2,8 @@
 #ifndef NYB_MODEL_TOKENIZER_PRIVATE_H_
 #define NYB_MODEL_TOKENIZER_PRIVATE_H_
 
-#include "core/arena.h"
+#include "core/json.h"
+#include "formats/gguf.h"
 #include "model/added_tokens.h"
 #include "model/bpe.h"
 #include "model/normalizer.h"
@@ -62,6 +63,11 @@ NYB_NODISCARD nyb_status nyb_tokenizer_load_unigram(nyb_tokenizer *t, const json
                                                     const char *name, nyb_err *err);
 
 // Reads the tokenizer inside a GGUF file into t, ready for use.
+// The arrays of a GGUF file as a tokenizer.json, which is the caller's (json_decref), or as a
+// SentencePiece model, which borrows the file's texts and has its pieces in the arena.
+NYB_NODISCARD nyb_status nyb_gguf_bpe_document(json_t **out, const nyb_gguf *file, nyb_err *err);
+NYB_NODISCARD nyb_status nyb_gguf_spm_model(nyb_spm_model *out, const nyb_gguf *file,
+                                            nyb_arena *arena, nyb_err *err);
 NYB_NODISCARD nyb_status nyb_tokenizer_load_gguf(nyb_tokenizer *t, const char *path, nyb_err *err);
 
 // Fills t from a SentencePiece model, whose texts are copied. Otherwise as nyb_tokenizer_load_spm().
