@@ -156,9 +156,11 @@ nyb_status nyb_gguf_quantize(const nyb_context *ctx, const nyb_quantize_params *
                           "a GGUF file's type says how its embedding and head are rounded: leave "
                           "out --embedding and --head");
     } else if (params->imatrix_in && params->settings.method != NYB_METHOD_RTN) {
-        status = nyb_fail(err, NYB_E_ARG,
-                          "%s: --imatrix-in stands in for calibration: use --method rtn with it",
-                          params->imatrix_in);
+        status = nyb_fail(
+            err, NYB_E_ARG,
+            "%s: an importance matrix is the diagonal of a Hessian, with which GPTQ moves no "
+            "error from column to column: use --method rtn, which weighs by it",
+            params->imatrix_in);
     } else if (params->settings.method == NYB_METHOD_GPTQ) {
         status = solve(ctx, params, &file, &r, err);
     } else if (params->settings.method != NYB_METHOD_RTN) {

@@ -77,7 +77,8 @@ const nyb_command nyb_command_convert = {
                               {"nybble convert llama-fp8 -o llama-bf16 -f bf16", "Dequantised."},
                               {0}},
     .notes = "MODEL is a Hugging Face folder in the layout GPTQ v1 or v2, AWQ, compressed-tensors "
-             "or FP8.\n\n"
+             "or FP8, or, with --format bf16, f16 or f32, a GGUF file: FOLDER then gets its "
+             "configuration and tokenizer, too.\n\n"
              "As floats, matrices become the type that was asked for, and vectors stay as they "
              "are. The result is written into FOLDER.partial and renamed once it is complete and "
              "was read back; FOLDER/nybble_report.json says what was done.",

@@ -8,7 +8,8 @@
 #define BYTES                                                                                      \
     "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,"                    \
     "\"use_regex\":false}"
-#define SEQUENCE(first, second) "{\"type\":\"Sequence\",\"pretokenizers\":[" first "," second "]}"
+#define SEQUENCE(first, ...) "{\"type\":\"Sequence\",\"pretokenizers\":[" first "," __VA_ARGS__ "]}"
+#define DIGITS(alone)        "{\"type\":\"Digits\",\"individual_digits\":" alone "}"
 #define SPLIT(pattern)                                                                             \
     "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" pattern                                        \
     "\"},\"behavior\":\"Isolated\",\"invert\":false}"
@@ -18,10 +19,14 @@
 
 static const nyb_tokenizer_cut cuts[] = {
     {"gpt-2", GPT2, "null", false},
-    {"smollm", SEQUENCE("{\"type\":\"Digits\",\"individual_digits\":true}", GPT2), "null", false},
-    {"starcoder", SEQUENCE("{\"type\":\"Digits\",\"individual_digits\":true}", GPT2), "null",
-     false},
+    {"smollm", SEQUENCE(DIGITS("true"), GPT2), "null", false},
+    {"starcoder", SEQUENCE(DIGITS("true"), GPT2), "null", false},
     {"llama-bpe", SEQUENCE(SPLIT(WORDS("\\\\p{N}{1,3}")), BYTES), "null", true},
+    {"dbrx", SEQUENCE(SPLIT(WORDS("\\\\p{N}{1,3}")), BYTES), "null", false},
+    {"falcon",
+     SEQUENCE("{\"type\":\"Punctuation\",\"behavior\":\"Contiguous\"}",
+              GPT2 "," DIGITS("false") "," SPLIT("[0-9][0-9][0-9]")),
+     "null", false},
     {"qwen2", SEQUENCE(SPLIT(WORDS("\\\\p{N}")), BYTES), "{\"type\":\"NFC\"}", false},
 };
 
@@ -57,6 +62,8 @@ static const char *step_text(nyb_arena *arena, const json_t *step)
     const char *const pattern =
         json_string_value(json_object_get(json_object_get(step, "pattern"), "Regex"));
     const char *const behavior = json_string_value(json_object_get(step, "behavior"));
+    if (strcmp(type, "Punctuation") == 0 && behavior)
+        return nyb_arena_format(arena, "punctuation %s;", behavior);
     if (strcmp(type, "Split") == 0 && pattern && behavior)
         return nyb_arena_format(arena, "split %s %s %d;", pattern, behavior,
                                 json_is_true(json_object_get(step, "invert")));
@@ -74,10 +81,12 @@ static const char *steps_text(nyb_arena *arena, const json_t *value)
     return text;
 }
 
-const char *nyb_tokenizer_cut_name(nyb_arena *arena, const json_t *pre_tokenizer)
+const char *nyb_tokenizer_cut_name(nyb_arena *arena, const json_t *pre_tokenizer, bool whole_first)
 {
     const char *const wanted = steps_text(arena, pre_tokenizer);
     for (size_t i = 0; wanted && i < CUTS; i++) {
+        if (cuts[i].whole_first != whole_first)
+            continue;
         json_t *const value = json_loads(cuts[i].pre_tokenizer, 0, NULL);
         const char *const text = steps_text(arena, value);
         json_decref(value);

@@ -17,7 +17,8 @@ const nyb_tokenizer_cut *nyb_tokenizer_cut_at(size_t index);
 // NULL when there is none of this name.
 const nyb_tokenizer_cut *nyb_tokenizer_cut_named(const char *name, size_t length);
 
-// The name of a pre_tokenizer value; NULL when it has none. The arena is for working memory.
-const char *nyb_tokenizer_cut_name(nyb_arena *arena, const json_t *pre_tokenizer);
+// The name of a pre_tokenizer value, in a tokenizer that takes pieces that are tokens whole or does
+// not; NULL when it has none. The arena is for working memory.
+const char *nyb_tokenizer_cut_name(nyb_arena *arena, const json_t *pre_tokenizer, bool whole_first);
 
 #endif // NYB_MODEL_TOKENIZER_CUTS_H_

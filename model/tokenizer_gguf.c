@@ -129,8 +129,8 @@ static nyb_status find_cut(const source *s, const nyb_tokenizer_cut **out)
     if (status != NYB_OK || *out)
         return status;
     return nyb_fail(s->err, NYB_E_UNSUPPORTED,
-                    "%s: 'tokenizer.ggml.pre' is '%.*s', supported are gpt-2, smollm, starcoder, "
-                    "llama-bpe and qwen2",
+                    "%s: 'tokenizer.ggml.pre' is '%.*s', nybble help tokenizers lists those that "
+                    "are supported",
                     s->file->path, (int) (name.length < 60 ? name.length : 60), name.at);
 }
 

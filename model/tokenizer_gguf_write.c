@@ -107,8 +107,12 @@ static nyb_status add_merges(const writing *w, const json_t *merges)
 static nyb_status add_bpe(const writing *w, const json_t *doc)
 {
     nyb_arena arena = {0};
-    const char *const cut = nyb_tokenizer_cut_name(&arena, json_object_get(doc, "pre_tokenizer"));
     const json_t *const model = json_object_get(doc, "model");
+    const json_t *const pre = json_object_get(doc, "pre_tokenizer");
+    const bool whole = json_is_true(json_object_get(model, "ignore_merges"));
+    const char *cut = nyb_tokenizer_cut_name(&arena, pre, whole);
+    if (!cut) // where merges lead to every token, it makes no difference
+        cut = nyb_tokenizer_cut_name(&arena, pre, !whole);
     nyb_status status = NYB_OK;
     if (w->t->bpe.byte_fallback)
         status = nyb_fail(w->err, NYB_E_UNSUPPORTED,

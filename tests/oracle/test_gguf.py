@@ -99,3 +99,29 @@ def test_refusals_name_what_is_missing(nybble, tmp_path):
     (tmp_path / "d.gguf").write_bytes(b"GGUF\1\0\0\0")
     done = nybble("inspect", tmp_path / "d.gguf", ok=False)
     assert done.returncode == 1 and "version 1" in done.stderr
+
+
+@pytest.mark.parametrize("kind", [T.F16, T.Q4_0])
+def test_a_file_becomes_a_folder(nybble, stories, data, tmp_path, kind):
+    """Dequantised weights are the file's, ids are those of the file and of the sentencepiece library, and the
+    folder is quantised as any other."""
+    import sentencepiece
+    from safetensors.numpy import load_file
+
+    kept = gguf_made.make(stories, tmp_path / "m.gguf", kind)
+    nybble("convert", tmp_path / "m.gguf", "-o", tmp_path / "f", "--format", "f32")
+    got = load_file(tmp_path / "f" / "model.safetensors")
+    assert got.keys() == kept.keys() and all(np.array_equal(got[n], kept[n]) for n in kept)
+    ours = sentencepiece.SentencePieceProcessor(str(tmp_path / "f" / "tokenizer.model"))
+    theirs = sentencepiece.SentencePieceProcessor(str(stories / "tokenizer.model"))
+    text = (data / "text" / "tinystories-sample.txt").read_text()[:20000]
+    assert ours.encode(text) == theirs.encode(text)
+    for text in TEXTS:
+        assert ids_of(nybble, tmp_path / "f", text) == ids_of(nybble, tmp_path / "m.gguf", text)
+    calib = ("--calib", data / "text" / "tinystories-sample.txt", "-n", "4", "-l", "64", "-g", "-1")
+    done = nybble("quantize", tmp_path / "m.gguf", "-o", tmp_path / "q", *calib, ok=False)
+    assert done.returncode == 1 and "nybble convert --format bf16" in done.stderr
+    nybble("quantize", tmp_path / "f", "-o", tmp_path / "q", *calib)
+    assert json.loads((tmp_path / "q" / "config.json").read_text())["quantization_config"]
+    done = nybble("convert", tmp_path / "m.gguf", "-o", tmp_path / "g", "--format", "gptq", ok=False)
+    assert done.returncode == 1 and "quantise the folder" in done.stderr and not (tmp_path / "g").exists()

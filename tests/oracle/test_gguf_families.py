@@ -295,3 +295,26 @@ def test_experts_that_llama_cpp_would_compute_otherwise_are_refused(nybble, tmp_
     assert "norm_topk_prob" in line("qwen3_moe", norm_topk_prob=False)
     assert "experts in some layers" in line("qwen2_moe", mlp_only_layers=[1])
     assert "alibi" in line("falcon 7b", alibi=True)
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_files_become_folders_again(nybble, tmp_path, monkeypatch, kind):
+    """`convert` gives the folder back that the file was made of: tensors, configuration, tokenizer."""
+    import transformers
+    from safetensors.numpy import load_file
+
+    model = folder_of(kind, tmp_path / "m", monkeypatch)
+    nybble("quantize", tmp_path / "m", "-o", tmp_path / "x.gguf", "-f", "gguf:F32", "-m", "rtn", "-q")
+    nybble("convert", tmp_path / "x.gguf", "-o", tmp_path / "back", "--format", "f32")
+    ours, theirs = load_file(tmp_path / "back" / "model.safetensors"), load_file(tmp_path / "m" / "model.safetensors")
+    assert ours.keys() == theirs.keys()
+    assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
+    ids = torch.randint(4, 97, (2, 40), generator=torch.Generator().manual_seed(5))
+    want = families.logits(model, ids).numpy()
+    read = type(model).from_pretrained(tmp_path / "back", dtype=torch.float32).eval()
+    off = np.abs(families.logits(read, ids).numpy() - want).max()
+    print(f"{kind}: transformers differs by {off:.1e}, tolerance {TOLERANCE}")
+    assert off <= TOLERANCE and np.abs(logits(nybble, tmp_path / "back", ids, tmp_path) - want).max() <= TOLERANCE
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "back")
+    got = json.loads(nybble("tokenize", tmp_path / "x.gguf", "--json", "--text", "abc!XY").stdout)["ids"]
+    assert got == tokenizer("abc!XY")["input_ids"] and len(got) == 6

@@ -359,3 +359,31 @@ def test_importance_matrices_that_do_not_fit_are_refused(nybble, stories, tmp_pa
     assert "a sum of -1" in line(bad, *to)
     assert "use --method rtn" in line(short, *to, method="gptq")
     assert "rounds GGUF files alone" in line(short, "-g", "-1")
+
+
+SPLIT = {"type": "Split", "behavior": "Isolated", "invert": False}
+BYTES = {**TOKENIZER["pre_tokenizer"], "trim_offsets": True}
+FALCON = [{"type": "Punctuation", "behavior": "Contiguous"}, BYTES,
+          {"type": "Digits", "individual_digits": False}, {**SPLIT, "pattern": {"Regex": "[0-9][0-9][0-9]"}}]
+WORDS = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
+         r"\s*[\r\n]+|\s+(?!\S)|\s+")
+LLAMA3 = [{**SPLIT, "pattern": {"Regex": WORDS}}, {**BYTES, "use_regex": False}]
+
+
+@pytest.mark.parametrize("name,steps,whole", [("falcon", FALCON, False), ("llama-bpe", LLAMA3, True),
+                                              ("dbrx", LLAMA3, False)])
+def test_ways_to_cut_text_have_names(nybble, tmp_path, name, steps, whole):
+    import families
+    import tokenizers
+
+    families.make("llama", 0, tmp_path / "m")
+    document = {**TOKENIZER, "model": {**TOKENIZER["model"], "ignore_merges": whole, "merges": ["a b", "1 2"],
+                                       "vocab": {**TOKENIZER["model"]["vocab"], "ab": 90, "12": 91}},
+                "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps}, "decoder": BYTES}
+    (tmp_path / "m" / "tokenizer.json").write_text(json.dumps(document))
+    write(nybble, tmp_path / "m", tmp_path / "x.gguf", "F16")
+    assert fields_of(gguf.GGUFReader(tmp_path / "x.gguf"))["tokenizer.ggml.pre"] == name
+    theirs = tokenizers.Tokenizer.from_str(json.dumps(document))
+    for text in ("ab12ab1212,12ab", "12121212!!ab", "1!ab--ab'12"):
+        got = json.loads(nybble("tokenize", tmp_path / "x.gguf", "--json", "--text", text).stdout)["ids"]
+        assert got == theirs.encode(text).ids
