@@ -41,6 +41,21 @@ static nyb_status settings_of(const run *r, const nyb_keras_layer *layer, nyb_se
     return NYB_OK;
 }
 
+// A matrix that may be one of those that Keras quantises, or not.
+static nyb_status check_known(const run *r, const nyb_keras_layer *layer, nyb_err *err)
+{
+    nyb_tensor first = {0};
+    if (*layer->class_name || !*layer->place || layer->variables == 0)
+        return NYB_OK;
+    const nyb_status status = nyb_keras_variable(r->file, layer, 0, &first, err);
+    if (status != NYB_OK || first.rank < 2)
+        return status;
+    return nyb_fail(err, NYB_E_UNSUPPORTED,
+                    "%s: what kind of layer '%s' is cannot be told from its place; leave it out by "
+                    "a recipe, or quantise a .keras file, which tells",
+                    r->params->model, layer->place);
+}
+
 static nyb_status edit(void *user, const nyb_keras_layer *layer, nyb_arena *arena,
                        nyb_keras_edit *out, nyb_err *err)
 {
@@ -49,6 +64,8 @@ static nyb_status edit(void *user, const nyb_keras_layer *layer, nyb_arena *aren
     nyb_step(r->ctx,
              &(nyb_progress){"quantize", module_of(layer), "layers", ++r->seen, r->layers.count});
     nyb_status status = settings_of(r, layer, &settings, err);
+    if (status == NYB_OK && !settings.skip)
+        status = check_known(r, layer, err);
     if (status != NYB_OK || settings.skip || !nyb_keras_quantizes(layer, settings.method))
         return status;
     status = nyb_keras_edit_layer((nyb_keras_run){r->ctx, r->file}, layer, &settings, arena, out,

@@ -281,14 +281,18 @@ static nyb_status guess(reading *r, const nyb_keras_layer *model)
         if (!place)
             return out_of_memory(r);
         const char *const name = json_string_value(json_object_get(item->attributes, "name"));
-        nyb_keras_guess guessed = nyb_keras_guess_of(place);
-        const nyb_keras_layer layer = {.class_name = guessed.class_name,
-                                       .name = name ? name : "",
-                                       .place = place,
-                                       .scope = name ? name : "",
-                                       .parent = model,
-                                       .equation = guessed.equation,
-                                       .input_rank = guessed.input_rank};
+        const char *const scope = nyb_keras_guess_scope(r->file, &r->to->arena, place);
+        if (!scope)
+            return out_of_memory(r);
+        const nyb_keras_guess guessed = nyb_keras_guess_of(place, model->class_name);
+        const nyb_keras_layer layer = {
+            .class_name = guessed.class_name,
+            .name = name ? name : "",
+            .place = place,
+            .scope = scope,
+            .parent = model,
+            .equation = guessed.equation,
+            .mode = policy_mode(json_object_get(model->config, "dtype"), scope)};
         nyb_keras_layer *made;
         const nyb_status status = add(r, &layer, &made);
         if (status != NYB_OK)
@@ -312,6 +316,12 @@ static nyb_status read_all(reading *r)
                                    .scope = "",
                                    .object = config,
                                    .config = json_object_get(config, "config")};
+    const char *const module = text_in(config, "module");
+    if (config && (!module || strncmp(module, "keras_hub", 9) != 0))
+        return nyb_fail(r->err, NYB_E_UNSUPPORTED,
+                        "%s: the configuration of its class '%s' does not list its layers; save "
+                        "the weights alone (.weights.h5)",
+                        nyb_keras_path(r->file), kind ? kind : "?");
     nyb_keras_layer *made;
     const nyb_status status = add(r, &model, &made);
     return status == NYB_OK ? guess(r, made) : status;

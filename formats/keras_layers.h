@@ -37,12 +37,12 @@ typedef struct nyb_keras_layers {
     size_t count;
 } nyb_keras_layers;
 
-// Reads the tree and checks it against what the file holds. A model that is neither Sequential nor
-// Functional, or that has no configuration, gets the layers that the file's groups tell: the
-// classes of those with a matrix are then guessed from shapes and names of attributes.
+// Reads the tree. A checkpoint without a configuration, or with that of a KerasHub model, gets the
+// layers that the file's groups tell, right below the model: their class is known from the names
+// of their places, or is "" where those do not tell.
 //
-// NYB_E_FORMAT       the configuration breaks its format, or does not fit the file.
-// NYB_E_UNSUPPORTED  the tree cannot be told; err says why.
+// NYB_E_FORMAT       the configuration breaks its format.
+// NYB_E_UNSUPPORTED  another model of a class of its own, whose layers no configuration lists.
 NYB_NODISCARD nyb_status nyb_keras_layers_read(nyb_keras_layers *out, const nyb_keras_file *file,
                                                nyb_err *err);
 void nyb_keras_layers_clear(nyb_keras_layers *layers);

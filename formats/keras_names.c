@@ -202,34 +202,69 @@ const char *nyb_keras_sublayer_equation(nyb_arena *arena, const nyb_keras_sublay
 // ---- Guessing -------------------------------------------------------------------------------
 
 static const struct {
-    const char *name; // last part of a place, without a number behind it
+    const char *name;  // last part of a place, without a number behind it
+    const char *model; // what the model's class begins with; NULL: any
     nyb_keras_guess guess;
 } places[] = {
-    {"dense", {"Dense", NULL, 0}},
-    {"embedding", {"Embedding", NULL, 0}},
-    {"reversible_embedding", {"ReversibleEmbedding", NULL, 0}},
-    {"query_dense", {"EinsumDense", "abc,cde->abde", 3}},
-    {"key_dense", {"EinsumDense", "abc,cde->abde", 3}},
-    {"value_dense", {"EinsumDense", "abc,cde->abde", 3}},
-    {"gate_dense", {"EinsumDense", "abc,cde->abde", 3}},
-    {"output_dense", {"EinsumDense", "abcd,cde->abe", 4}},
+    {"dense", NULL, {"Dense", NULL}},
+    {"embedding", NULL, {"Embedding", NULL}},
+    {"einsum_dense", NULL, {"EinsumDense", NULL}},
+    {"reversible_embedding", NULL, {"ReversibleEmbedding", NULL}},
+    {"feedforward_gate_dense", NULL, {"Dense", NULL}},
+    {"feedforward_intermediate_dense", NULL, {"Dense", NULL}},
+    {"feedforward_output_dense", NULL, {"Dense", NULL}},
+    {"gating_ffw", "Gemma", {"EinsumDense", "btd,df->btf"}},
+    {"ffw_linear", "Gemma", {"EinsumDense", "btf,fd->btd"}},
+    {"query_dense", "Gemma", {"EinsumDense", "btd,ndh->btnh"}},
+    {"key_dense", "Gemma", {"EinsumDense", "bsd,kdh->bskh"}},
+    {"value_dense", "Gemma", {"EinsumDense", "bsd,kdh->bskh"}},
+    {"query_dense", NULL, {"EinsumDense", "abc,cde->abde"}},
+    {"key_dense", NULL, {"EinsumDense", "abc,cde->abde"}},
+    {"value_dense", NULL, {"EinsumDense", "abc,cde->abde"}},
+    {"gate_dense", NULL, {"EinsumDense", "abc,cde->abde"}},
+    {"output_dense", NULL, {"EinsumDense", "abcd,cde->abe"}},
 };
 
-nyb_keras_guess nyb_keras_guess_of(const char *place)
+// Without "_2" at its end.
+static size_t plain_length(const char *name)
+{
+    size_t length = strlen(name);
+    while (length > 0 && isdigit((unsigned char) name[length - 1]))
+        length--;
+    return name[length] && length > 1 && name[length - 1] == '_' ? length - 1 : strlen(name);
+}
+
+nyb_keras_guess nyb_keras_guess_of(const char *place, const char *model)
 {
     const char *const slash = strrchr(place, '/');
     const char *last = slash ? slash + 1 : place;
     last += *last == '_';
-    size_t length = strlen(last);
-    while (length > 0 && isdigit((unsigned char) last[length - 1]))
-        length--;
-    if (length == strlen(last) || length == 0 || last[length - 1] != '_')
-        length = strlen(last);
-    else
-        length--;
+    const size_t length = plain_length(last);
     for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
-        if (strlen(places[i].name) == length && strncmp(places[i].name, last, length) == 0)
+        if (strlen(places[i].name) == length && strncmp(places[i].name, last, length) == 0 &&
+            (!places[i].model || strncmp(places[i].model, model, strlen(places[i].model)) == 0))
             return places[i].guess;
     }
+    // In a list of layers the class itself names the place: it is none that has another form.
+    const size_t list = slash ? (size_t) (slash - place) : 0;
+    if (list >= 6 && strncmp(slash - 6, "layers", 6) == 0 && (list == 6 || slash[-7] == '/'))
+        return (nyb_keras_guess){.class_name = "Layer"};
     return (nyb_keras_guess){.class_name = ""};
+}
+
+const char *nyb_keras_guess_scope(const nyb_keras_file *file, nyb_arena *arena, const char *place)
+{
+    const char *scope = nyb_arena_text(arena, "", 0);
+    for (const char *end = strchr(place, '/'); scope; end = strchr(end + 1, '/')) {
+        const size_t length = end ? (size_t) (end - place) : strlen(place);
+        const char *const vars = nyb_arena_format(arena, "%.*s/vars", (int) length, place);
+        const nyb_hdf5_item *const item = vars ? nyb_keras_find(file, vars) : NULL;
+        const char *const name =
+            item ? json_string_value(json_object_get(item->attributes, "name")) : NULL;
+        if (name)
+            scope = nyb_arena_format(arena, "%s%s%s", scope, *scope ? "/" : "", name);
+        if (!end)
+            break;
+    }
+    return scope;
 }

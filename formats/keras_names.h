@@ -41,12 +41,16 @@ const nyb_keras_sublayer *nyb_keras_sublayers(const char *class_name);
 const char *nyb_keras_sublayer_equation(nyb_arena *arena, const nyb_keras_sublayer *sublayer,
                                         const nyb_keras_layer *layer);
 
-// What a place tells about the layer that is there. class_name is "" when it tells nothing.
+// What a place tells about the layer that is there, in a model of this class. class_name is "" when
+// it tells nothing, "Layer" for one that is not quantised.
 typedef struct nyb_keras_guess {
     const char *class_name, *equation;
-    size_t input_rank;
 } nyb_keras_guess;
 
-nyb_keras_guess nyb_keras_guess_of(const char *place);
+nyb_keras_guess nyb_keras_guess_of(const char *place, const char *model);
+
+// The names of the layers on the way to a place, which the file has, with slashes; in the arena,
+// NULL when there is no room.
+const char *nyb_keras_guess_scope(const nyb_keras_file *file, nyb_arena *arena, const char *place);
 
 #endif // NYB_FORMATS_KERAS_NAMES_H_

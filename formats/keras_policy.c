@@ -140,7 +140,9 @@ char *nyb_keras_policy_key(nyb_arena *arena, const nyb_keras_layer *part)
 static bool set_entry(const nyb_keras_layer *layer, const char *source, json_t *policy)
 {
     nyb_arena arena = {0};
-    const char *const key = nyb_keras_policy_key(&arena, layer);
+    // A model of KerasHub is built by its own class: there the path is known.
+    const bool hub = !*layer->parent->place;
+    const char *const key = hub ? layer->scope : nyb_keras_policy_key(&arena, layer);
     json_t *const map = key ? map_of(layer->parent->config, source) : NULL;
     const bool set = map && json_object_set(map, key, policy) == 0;
     nyb_arena_clear(&arena);
@@ -158,7 +160,7 @@ nyb_status nyb_keras_set_policy(const nyb_keras_layer *layer, const char *mode,
         set = set && json_object_set(layer->config, "dtype", policy) == 0 &&
               (!quantization ||
                json_object_set(layer->config, "quantization_config", quantization) == 0);
-    else if (layer->parent && layer->parent->config && *layer->parent->place)
+    else if (layer->parent && layer->parent->config)
         set = set && set_entry(layer, source, policy);
     json_decref(policy);
     return set ? NYB_OK : nyb_no_memory(err, layer->place, 1, 1);

@@ -116,3 +116,37 @@ def make(name):
         inputs.append(rng.integers(0, kind, shape).astype("int32") if isinstance(kind, int)
                       else rng.standard_normal(shape).astype(kind))
     return model, inputs if len(inputs) > 1 else inputs[0]
+
+
+class Block(L.Layer):
+    """A decoder's layer as KerasHub has them: its sublayers are attributes that no configuration
+    lists."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._self_attention_layer = L.MultiHeadAttention(2, 4, name="self_attention",
+                                                          dtype=self.dtype_policy)
+        self._feedforward_gate_dense = L.Dense(24, name="gate", dtype=self.dtype_policy)
+        self._feedforward_output_dense = L.Dense(16, name="down", dtype=self.dtype_policy)
+
+    def build(self, shape):
+        self._self_attention_layer.build(shape, shape)
+        self._feedforward_gate_dense.build(shape)
+        self._feedforward_output_dense.build((*shape[:-1], 24))
+
+    def call(self, x):
+        x = x + self._self_attention_layer(x, x)
+        return x + self._feedforward_output_dense(self._feedforward_gate_dense(x))
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+class Backbone(keras.Model):
+    def __init__(self, dtype=None, **kwargs):
+        table = L.ReversibleEmbedding(50, 16, name="token_embedding", dtype=dtype)
+        ids = keras.Input((6,), dtype="int32")
+        x = table(ids)
+        for i in range(2):
+            x = Block(name=f"transformer_layer_{i}", dtype=dtype)(x)
+        super().__init__(inputs=ids, outputs=x, dtype=dtype, **kwargs)

@@ -198,6 +198,36 @@ def test_a_folder_with_shards_and_assets(nybble, made, tmp_path):
     np.testing.assert_array_equal(got(inputs).detach().numpy(), want(inputs).detach().numpy())
 
 
+@pytest.mark.parametrize("method", ["int8", "int4-16"])
+def test_a_preset_whose_configuration_lists_no_layers(nybble, tmp_path, method):
+    """The places in the file tell the layers, and a map of policies by their paths goes into the
+    model's configuration, as KerasHub writes and reads it."""
+    keras.utils.set_random_seed(3)
+    model = keras_made.Backbone()
+    ids = np.arange(12).reshape(2, 6)
+    source, out = tmp_path / "preset", tmp_path / "out"
+    source.mkdir()
+    (source / "config.json").write_text(json.dumps({
+        "module": "keras_hub.src.models.made.made_backbone", "class_name": "MadeBackbone",
+        "config": {"name": "made", "dtype": {"module": "keras", "class_name": "DTypePolicy",
+                                             "config": {"name": "float32"}}}}))
+    model.save_weights(source / "model.weights.h5")
+    options, arguments = METHODS[method]
+    nybble("quantize", source, *options, "-o", out)
+    model.quantize(**arguments())
+    model.save_weights(tmp_path / "own.weights.h5")
+    check_same(weights_of(out / "model.weights.h5"), weights_of(tmp_path / "own.weights.h5"),
+               weights_of(source / "model.weights.h5"))
+    policy = json.loads((out / "config.json").read_text())["config"]["dtype"]
+    want = {layer.path: keras.dtype_policies.serialize(layer.dtype_policy)["config"]
+            for layer in model._flatten_layers() if layer.quantization_mode}
+    assert len(want) == 13
+    assert {path: p["config"] for path, p in policy["config"]["policy_map"].items()} == want
+    loaded = keras_made.Backbone(dtype=keras.dtype_policies.deserialize(policy))
+    loaded.load_weights(out / "model.weights.h5")
+    np.testing.assert_array_equal(loaded(ids).detach().numpy(), model(ids).detach().numpy())
+
+
 def test_a_recipe_mixes_modes(nybble, made, tmp_path):
     path, _ = made("nested")
     recipe = tmp_path / "recipe.json"
