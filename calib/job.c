@@ -465,19 +465,19 @@ bool nyb_job_calibrates(const nyb_job_layer *layer)
     return !layer->settings.skip && layer->settings.method == NYB_METHOD_GPTQ;
 }
 
-nyb_solve_params nyb_job_solve(const nyb_job *job, const nyb_job_layer *layer)
+nyb_solve_params nyb_settings_solve(const nyb_settings *s, size_t group_size, nyb_dtype scale_dtype,
+                                    unsigned lowest_zero)
 {
-    const nyb_settings *const s = &layer->settings;
     nyb_solve_params params = NYB_SOLVE_DEFAULTS;
     params.method = s->method;
     params.gptq.grid = (nyb_grid_params){
         .block = s->block,
         .bits = s->bits,
-        .group_size = layer->spec.group_size,
+        .group_size = group_size,
         .symmetric = s->symmetric,
         .scale_search = s->scale_search,
-        .scale_dtype = layer->spec.scale_dtype,
-        .lowest_zero = job->layout->lowest_zero,
+        .scale_dtype = scale_dtype,
+        .lowest_zero = lowest_zero,
         .range = s->range,
     };
     params.float8.kind = s->float8_type;
@@ -488,6 +488,12 @@ nyb_solve_params nyb_job_solve(const nyb_job *job, const nyb_job_layer *layer)
     params.gptq.damping = s->damping;
     params.gptq.refine = s->refine;
     return params;
+}
+
+nyb_solve_params nyb_job_solve(const nyb_job *job, const nyb_job_layer *layer)
+{
+    return nyb_settings_solve(&layer->settings, layer->spec.group_size, layer->spec.scale_dtype,
+                              job->layout->lowest_zero);
 }
 
 json_t *nyb_job_quantization_config(const nyb_job *job)

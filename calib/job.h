@@ -85,7 +85,10 @@ size_t nyb_job_blocks(const nyb_job *job);
 // Whether the layer's solver needs the Hessian of its input.
 bool nyb_job_calibrates(const nyb_job_layer *layer);
 
-// What the solver is asked for a layer.
+// What the solver is asked for a layer with these settings. The group size is the layer's own, 0: a
+// whole row.
+nyb_solve_params nyb_settings_solve(const nyb_settings *settings, size_t group_size,
+                                    nyb_dtype scale_dtype, unsigned lowest_zero);
 nyb_solve_params nyb_job_solve(const nyb_job *job, const nyb_job_layer *layer);
 
 // Checks a layer that is to become codes against its layout.

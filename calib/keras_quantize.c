@@ -3,8 +3,10 @@
 #include <string.h>
 
 #include "calib/keras_edit.h"
+#include "calib/keras_solve.h"
 #include "calib/recipe.h"
 #include "core/clock.h"
+#include "core/file.h"
 #include "core/log.h"
 
 typedef struct run {
@@ -14,6 +16,7 @@ typedef struct run {
     nyb_keras_layers layers;
     nyb_recipe recipe;
     nyb_keras_sums sums;
+    nyb_keras_solution solution; // of a run with samples
     size_t rounded, seen;
 } run;
 
@@ -30,11 +33,6 @@ static nyb_status settings_of(const run *r, const nyb_keras_layer *layer, nyb_se
     const nyb_status status = nyb_recipe_of(&r->recipe, module_of(layer), out, err);
     if (status != NYB_OK || out->skip)
         return status;
-    if (out->method == NYB_METHOD_GPTQ)
-        return nyb_fail(err, NYB_E_ARG,
-                        "%s: '%s': gptq needs sample inputs; without, use int8, int4, float8 or "
-                        "rtn",
-                        r->params->model, module_of(layer));
     // Keras' default.
     if (out->method == NYB_METHOD_INT4 && !wanted && !r->recipe.document)
         out->group_size = 128;
@@ -56,6 +54,19 @@ static nyb_status check_known(const run *r, const nyb_keras_layer *layer, nyb_er
                     r->params->model, layer->place);
 }
 
+// A layer in the arrays of Keras' GPTQ.
+static nyb_status edit_solved(run *r, const nyb_keras_layer *layer, const nyb_keras_solved *solved,
+                              nyb_arena *arena, nyb_keras_edit *out, nyb_err *err)
+{
+    const nyb_status status = nyb_keras_edit_gptq(r->file, layer, &solved->q, arena, out, err);
+    const size_t bias = layer->variables == 2 ? 1 : 0;
+    for (size_t i = bias; status == NYB_OK && i < out->count; i++)
+        r->sums.bits += 8.0 * (double) out->variables[i].bytes;
+    if (status == NYB_OK)
+        r->sums.weights += (double) solved->q.rows * (double) solved->q.cols;
+    return status;
+}
+
 static nyb_status edit(void *user, const nyb_keras_layer *layer, nyb_arena *arena,
                        nyb_keras_edit *out, nyb_err *err)
 {
@@ -68,8 +79,12 @@ static nyb_status edit(void *user, const nyb_keras_layer *layer, nyb_arena *aren
         status = check_known(r, layer, err);
     if (status != NYB_OK || settings.skip || !nyb_keras_quantizes(layer, settings.method))
         return status;
-    status = nyb_keras_edit_layer((nyb_keras_run){r->ctx, r->file}, layer, &settings, arena, out,
-                                  &r->sums, err);
+    const nyb_keras_solved *const solved = nyb_keras_solved_of(&r->solution, layer);
+    if (solved && (settings.method == NYB_METHOD_GPTQ || settings.method == NYB_METHOD_RTN))
+        status = edit_solved(r, layer, solved, arena, out, err);
+    else
+        status = nyb_keras_edit_layer((nyb_keras_run){r->ctx, r->file}, layer, &settings, arena,
+                                      out, &r->sums, err);
     r->rounded += status == NYB_OK;
     return status;
 }
@@ -79,9 +94,10 @@ static nyb_status check_params(const nyb_quantize_params *p, nyb_err *err)
     if (p->format)
         return nyb_fail(err, NYB_E_ARG, "%s: a Keras checkpoint stays one: leave out --format",
                         p->model);
-    if (p->samples.path_count > 0 || p->imatrix || p->imatrix_in)
+    if (p->imatrix || p->imatrix_in)
         return nyb_fail(err, NYB_E_ARG,
-                        "%s: these methods need no samples: leave out --calib and --imatrix",
+                        "%s: importance matrices are for GGUF files: leave out "
+                        "--imatrix and --imatrix-in",
                         p->model);
     if (p->resume)
         return nyb_fail(err, NYB_E_ARG, "%s: such a run cannot be resumed: use --force", p->model);
@@ -104,6 +120,53 @@ static nyb_status check_patterns(const run *r, nyb_err *err)
                   : NYB_OK;
 }
 
+static nyb_status choose(void *user, const nyb_keras_layer *layer, nyb_settings *out, nyb_err *err)
+{
+    return settings_of(user, layer, out, err);
+}
+
+static nyb_status needs_samples(const run *r, bool *needs, nyb_err *err)
+{
+    nyb_status status = NYB_OK;
+    *needs = false;
+    for (size_t i = 0; i < r->layers.count && status == NYB_OK; i++) {
+        nyb_settings settings;
+        const nyb_keras_layer *const layer = r->layers.all[i];
+        status = settings_of(r, layer, &settings, err);
+        *needs =
+            *needs || (status == NYB_OK && !settings.skip && settings.method == NYB_METHOD_GPTQ &&
+                       nyb_keras_quantizes(layer, settings.method));
+    }
+    return status;
+}
+
+// Solves the layers that are to be solved.
+static nyb_status solve(run *r, nyb_quantize_result *result, nyb_err *err)
+{
+    bool needs = false;
+    const nyb_keras_choice choice = {.user = r, .settings = choose};
+    nyb_status status = needs_samples(r, &needs, err);
+    if (status == NYB_OK && !needs && r->params->samples.path_count > 0)
+        return nyb_fail(err, NYB_E_ARG, "%s: these methods need no samples: leave out --calib",
+                        r->params->model);
+    if (status != NYB_OK || !needs)
+        return status;
+    if (!r->params->force && nyb_path_exists(r->params->out))
+        return nyb_fail(err, NYB_E_EXISTS, "%s: already exists; use --force to replace it",
+                        r->params->out);
+    status = nyb_keras_solve(r->ctx, &r->solution, &r->layers, r->file, &r->params->samples,
+                             &choice, err);
+    result->samples = result->tokens = r->solution.samples;
+    for (size_t i = 0; i < r->solution.count; i++) {
+        const nyb_keras_solved *const s = &r->solution.layers[i];
+        result->loss += s->report.loss;
+        result->rtn_loss += s->report.rtn_loss;
+        nyb_log(r->ctx, NYB_LOG_INFO, "%s: %u bits, loss %.4g, plain rounding's %.4g",
+                s->layer->scope, s->q.bits, s->report.loss, s->report.rtn_loss);
+    }
+    return status;
+}
+
 static size_t bytes_of(const nyb_keras_file *file)
 {
     size_t bytes = 0;
@@ -117,16 +180,16 @@ static nyb_status quantize(run *r, nyb_quantize_result *result, nyb_err *err)
     const double start = nyb_seconds();
     nyb_status status = check_patterns(r, err);
     if (status == NYB_OK)
+        status = solve(r, result, err);
+    if (status == NYB_OK)
         status =
             nyb_keras_save(&r->layers, r->file, r->params->out, r->params->force, edit, r, err);
     if (status != NYB_OK)
         return status;
-    *result = (nyb_quantize_result){
-        .layers = r->rounded,
-        .bits_per_weight = r->sums.weights > 0.0 ? r->sums.bits / r->sums.weights : 0.0,
-        .bytes_in = bytes_of(r->file),
-        .seconds = nyb_seconds() - start,
-    };
+    result->layers = r->rounded;
+    result->bits_per_weight = r->sums.weights > 0.0 ? r->sums.bits / r->sums.weights : 0.0;
+    result->bytes_in = bytes_of(r->file);
+    result->seconds = nyb_seconds() - start;
     return NYB_OK;
 }
 
@@ -164,6 +227,7 @@ nyb_status nyb_keras_quantize(const nyb_context *ctx, const nyb_quantize_params 
         status = quantize(&r, &local, err);
     if (status == NYB_OK && r.rounded == 0)
         nyb_log(ctx, NYB_LOG_WARNING, "%s: no layer of it was quantised", params->model);
+    nyb_keras_solution_clear(&r.solution);
     nyb_keras_layers_clear(&r.layers);
     nyb_keras_close(r.file);
     nyb_recipe_close(&r.recipe);

@@ -39,7 +39,10 @@ static nyb_exit run(const nyb_call *call)
     (void) printf("%s: %zu layers at %.2f bits per weight, %s -> %s, %.1f s\n", params.out,
                   r.layers, r.bits_per_weight, nyb_bytes_text(before, r.bytes_in),
                   nyb_bytes_text(after, r.bytes_out), r.seconds);
-    if (r.tokens > 0 && r.rtn_loss > 0.0)
+    if (r.tokens > 0 && r.tokens == r.samples && r.rtn_loss > 0.0)
+        (void) printf("calibrated on %zu samples; layer error %.3f of plain rounding's\n",
+                      r.samples, r.loss / r.rtn_loss);
+    else if (r.tokens > 0 && r.rtn_loss > 0.0)
         (void) printf("calibrated on %zu x %zu tokens; layer error %.3f of plain rounding's\n",
                       r.samples, r.tokens / r.samples, r.loss / r.rtn_loss);
     return NYB_EXIT_OK;

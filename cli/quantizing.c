@@ -223,6 +223,7 @@ nyb_quantize_params nyb_quantizing_params(const nyb_call *call)
         .samples = {.paths = o->calib.at,
                     .path_count = o->calib.count,
                     .count = o->num_samples,
+                    .counted = nyb_call_given(call, "num-samples"),
                     .length = o->sequence_length,
                     .bos = (nyb_bos) o->bos,
                     .shuffle = nyb_call_given(call, "seed"),

@@ -32,6 +32,7 @@ typedef struct nyb_samples_params {
     const char *const *paths;
     size_t path_count; // 0: no data
     size_t count;      // windows wanted of all files together, >= 1
+    bool counted;      // of a Keras model, whose samples are arrays: take `count`, else all of them
     size_t length;     // tokens of a window, >= 2; ready-made [samples, length] ids are cut to it
     nyb_bos bos;       // for text; ready-made ids and conversations are taken as they are
     // false: the first windows of each file. true: windows drawn at random with `seed`, without
