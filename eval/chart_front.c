@@ -15,6 +15,7 @@ enum {
     KEY_ROW = 20,    // of the key
     LABEL_WIDTH = 6, // of a column of a label
     TEXT_WIDTH = 7,  // of a column of other text
+    MANY = 16,       // points; with more, only those on the front have their names beside them
 };
 
 static const double rad = 7.0; // what a mark and the air around it take
@@ -211,7 +212,8 @@ static void draw_marks(drawing *d)
                 draw_mark(d, d->front->at[i]);
         }
     }
-    for (int best = 1; best >= 0; best--) {
+    const int last = d->front->count > MANY ? 1 : 0;
+    for (int best = 1; best >= last; best--) {
         for (size_t i = 0; i < d->front->count; i++) {
             if (d->front->best[i] == (best == 1))
                 draw_label(d, d->front->at[i]);
@@ -244,9 +246,16 @@ static void describe(char lines[4][96], const nyb_report_point *p)
 // A box with what the tooltip says, for those who come by keyboard.
 static void draw_tip(const drawing *d, const nyb_report_point *p, char lines[4][96])
 {
-    enum { LINE = 16, COLUMNS = 28 };
-    const char *const label = d->data->series[p->series];
-    const double wide = 20.0 + TEXT_WIDTH * COLUMNS, high = 14.0 + 6 * LINE;
+    enum { LINE = 16, MOST = 30, LINES = 6 };
+    const char *const all[LINES] = {
+        p->name, d->data->series[p->series], lines[0], lines[1], lines[2], lines[3]};
+    size_t columns = 0;
+    for (int i = 0; i < LINES; i++) {
+        const size_t wide = nyb_text_columns(all[i]);
+        columns = wide > columns ? wide : columns;
+    }
+    columns = columns < MOST ? columns : MOST;
+    const double wide = 18.0 + TEXT_WIDTH * (double) columns, high = 14.0 + LINES * LINE;
     const double x = place_x(d, p), y = place_y(d, p);
     double left = x + 14.0 + wide > d->params->width ? x - 14.0 - wide : x + 14.0;
     left = left < 2.0 ? 2.0 : left;
@@ -256,10 +265,10 @@ static void draw_tip(const drawing *d, const nyb_report_point *p, char lines[4][
                       "<g class=\"tip\" aria-hidden=\"true\"><rect x=\"%.1f\" y=\"%.1f\" "
                       "width=\"%.1f\" height=\"%.1f\" rx=\"6\"/>",
                       left, top, wide, high);
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < LINES; i++) {
         nyb_markup_format(d->out, "<text%s x=\"%.1f\" y=\"%.1f\">",
                           i == 0 ? " class=\"strong\"" : "", left + 10.0, top + 20.0 + LINE * i);
-        nyb_markup_short(d->out, i == 0 ? p->name : i == 1 ? label : lines[i - 2], COLUMNS);
+        nyb_markup_short(d->out, all[i], columns);
         nyb_markup_put(d->out, "</text>");
     }
     nyb_markup_put(d->out, "</g>");

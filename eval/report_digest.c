@@ -203,10 +203,8 @@ static nyb_status read_series(const digest *d, const json_t *record, nyb_report_
         status = nyb_json_text(record, "method", &method, d->source, d->err);
     if (status == NYB_OK)
         status = nyb_json_bool(record, "base", &point->base, d->source, d->err);
-    if (status == NYB_OK)
-        point->series = find_series(d->data, label         ? label
-                                             : point->base ? "original"
-                                                           : series_name(record, method));
+    if (status == NYB_OK && !point->base)
+        point->series = find_series(d->data, label ? label : series_name(record, method));
     return status;
 }
 
@@ -320,11 +318,16 @@ static nyb_status read_record(digest *d, const json_t *record)
         d->source, schema ? schema : "none");
 }
 
-static nyb_status check_names(const nyb_report_data *data, nyb_err *err)
+static nyb_status settle_base(nyb_report_data *data, nyb_err *err)
 {
     size_t bases = 0;
-    for (size_t i = 0; i < data->point_count; i++)
-        bases += data->points[i].base;
+    for (size_t i = 0; i < data->point_count; i++) {
+        if (!data->points[i].base)
+            continue;
+        // Behind all others: the first colours are for what is drawn as points.
+        data->points[i].series = find_series(data, "original");
+        bases++;
+    }
     if (bases > 1)
         return nyb_fail(err, NYB_E_FORMAT, "%zu records say that they are the base, want one",
                         bases);
@@ -350,7 +353,7 @@ nyb_status nyb_report_digest(nyb_report_data *data, nyb_err *err)
         status = read_record(&d, json_array_get(data->records, i));
     }
     if (status == NYB_OK)
-        status = check_names(data, err);
+        status = settle_base(data, err);
     nyb_report_shorten(data);
     return status;
 }

@@ -220,10 +220,13 @@ static void put_medians(nyb_page *page, const nyb_report_point *p)
 
 static nyb_status make_heat(nyb_heat *heat, nyb_page *page, const nyb_report_point *p)
 {
-    heat->blocks = count_blocks(p);
-    for (size_t i = 0; i < p->layer_count; i++)
-        heat->experts =
-            p->layers[i].which >= heat->experts ? p->layers[i].which + 1 : heat->experts;
+    for (size_t i = 0; i < p->layer_count; i++) {
+        const nyb_report_layer *const l = &p->layers[i];
+        if (!l->expert)
+            continue;
+        heat->blocks = l->depth >= heat->blocks ? l->depth + 1 : heat->blocks;
+        heat->experts = l->which >= heat->experts ? l->which + 1 : heat->experts;
+    }
     double *const counts =
         nyb_arena_alloc(&page->data->arena, heat->blocks * heat->experts, sizeof(double));
     if (!counts)
@@ -265,9 +268,29 @@ static void put_heat_table(nyb_page *page, const nyb_report_point *p, const nyb_
     nyb_page_table_end(out);
 }
 
-static nyb_status put_experts(nyb_page *page, const nyb_report_point *p)
+// Whether the router sent the same tokens in both, as when one calibration served both.
+static bool same_experts(const nyb_report_point *a, const nyb_report_point *b)
+{
+    bool same = a->layer_count == b->layer_count;
+    for (size_t i = 0; same && i < a->layer_count; i++) {
+        const nyb_report_layer *const x = &a->layers[i], *const y = &b->layers[i];
+        same = x->expert == y->expert && x->which == y->which && x->depth == y->depth &&
+               (!x->expert || x->routed == y->routed);
+    }
+    return same;
+}
+
+static nyb_status put_experts(nyb_page *page, const nyb_report_point *p,
+                              const nyb_report_point *shown)
 {
     nyb_heat heat = {0};
+    if (p != shown && same_experts(p, shown)) {
+        nyb_markup_put(page->out, "<p class=\"note\">Its experts got the same tokens as those of "
+                                  "<bdi>");
+        nyb_markup_text(page->out, shown->name);
+        nyb_markup_put(page->out, "</bdi>.</p>\n");
+        return NYB_OK;
+    }
     const nyb_arena_mark mark = nyb_arena_here(&page->data->arena);
     const nyb_status status = make_heat(&heat, page, p);
     if (status != NYB_OK)
@@ -282,11 +305,12 @@ static nyb_status put_experts(nyb_page *page, const nyb_report_point *p)
     return NYB_OK;
 }
 
-static nyb_status put_point(nyb_page *page, const nyb_report_point *p, bool open)
+static nyb_status put_point(nyb_page *page, const nyb_report_point *p,
+                            const nyb_report_point *shown)
 {
     nyb_status status = NYB_OK;
-    nyb_markup_put(page->out, open ? "<details class=\"point\" open=\"open\"><summary><bdi>"
-                                   : "<details class=\"point\"><summary><bdi>");
+    nyb_markup_put(page->out, p == shown ? "<details class=\"point\" open=\"open\"><summary><bdi>"
+                                         : "<details class=\"point\"><summary><bdi>");
     nyb_markup_text(page->out, p->name);
     nyb_markup_put(page->out, "</bdi></summary>\n");
     if (has_losses(p)) {
@@ -295,7 +319,7 @@ static nyb_status put_point(nyb_page *page, const nyb_report_point *p, bool open
         put_error_table(page, p);
     }
     if (status == NYB_OK && has_experts(p))
-        status = put_experts(page, p);
+        status = put_experts(page, p, shown);
     nyb_markup_put(page->out, "</details>\n");
     return status;
 }
@@ -326,7 +350,7 @@ nyb_status nyb_page_layers(nyb_page *page)
         const nyb_report_point *const p = &page->data->points[i];
         if (!has_losses(p) && !has_experts(p))
             continue;
-        status = put_point(page, p, p == shown);
+        status = put_point(page, p, shown);
     }
     nyb_markup_put(page->out, "</section>\n");
     return status;

@@ -68,7 +68,7 @@ static void put_points(const nyb_page *page)
     static const char *const columns[] = {"checkpoint", "method",   "bits/weight",    "size",
                                           "perplexity", "KL, nats", "same top token", NULL};
     nyb_bytes *const out = page->out;
-    nyb_markup_put(out, "<div class=\"scroll\" tabindex=\"0\" role=\"region\" "
+    nyb_markup_put(out, "<div class=\"scroll whole\" tabindex=\"0\" role=\"region\" "
                         "aria-label=\"All checkpoints\"><table id=\"points\"><thead><tr>");
     for (size_t i = 0; columns[i]; i++)
         nyb_markup_format(out, "<th scope=\"col\"%s>%s</th>", i < 2 ? "" : " class=\"n\"",

@@ -58,7 +58,7 @@ const char nyb_page_style[] =
     ".pt:focus-visible .hit,.pt:hover .hit{stroke:var(--focus);stroke-width:2.5}"
     ".tip{display:none}.pt:focus-visible .tip{display:block}"
     ".tip rect{fill:var(--card);stroke:var(--ink2)}\n"
-    ".scroll{overflow-x:auto;max-height:34rem;margin:.5rem 0}"
+    ".scroll{overflow-x:auto;max-height:34rem;margin:.5rem 0}.whole{max-height:none}"
     "table{border-collapse:collapse;font-size:.9rem;overflow-wrap:normal}"
     "th,td{padding:.3rem .7rem;text-align:left;border-bottom:1px solid var(--line);"
     "vertical-align:baseline}thead th{border-bottom:2px solid var(--ink2)}"
