@@ -142,8 +142,9 @@ static void take_line(drawing *d, double x0, double y0, double x1, double y1)
 static void draw_label(drawing *d, const nyb_report_point *p)
 {
     // The sides of the mark, in the order in which they are tried.
-    static const double sides[][2] = {{1, 0},   {-1, 0}, {1, -1}, {1, 1},
-                                      {-1, -1}, {-1, 1}, {0, -1}, {0, 1}};
+    static const double sides[][2] = {{1, 0},   {-1, 0}, {1, -1}, {1, 1},  {-1, -1},
+                                      {-1, 1},  {0, -1}, {0, 1},  {1, -2}, {1, 2},
+                                      {-1, -2}, {-1, 2}, {0, -2}, {0, 2}};
     const size_t most = d->params->width < NYB_CHART_WIDE ? 14 : 24;
     const size_t columns = nyb_text_columns(p->name);
     const double wide = LABEL_WIDTH * (double) (columns < most ? columns : most), high = 13.0;

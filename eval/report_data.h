@@ -40,6 +40,7 @@ typedef struct nyb_report_histogram {
 typedef struct nyb_report_point {
     const json_t *record;
     const char *name, *command, *prompt, *text; // NULL: not there, but for name
+    const char *calibrate;                      // the command that has to go before, NULL: none
     bool base;
     size_t series;
     double bits, perplexity, loss, kl, top1, bytes, layer_bytes, seconds;

@@ -239,6 +239,8 @@ static nyb_status read_point(const digest *d, const json_t *record)
     if (status == NYB_OK)
         status = nyb_json_text(record, "command", &p->command, d->source, d->err);
     if (status == NYB_OK)
+        status = nyb_json_text(record, "calibrate", &p->calibrate, d->source, d->err);
+    if (status == NYB_OK)
         status = read_series(d, record, p);
     if (status == NYB_OK)
         status = read_sample(d, record, p);

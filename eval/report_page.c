@@ -1,6 +1,6 @@
 #include "eval/report_page.h"
 
-#include <stdio.h>
+#include <string.h>
 
 #include "core/json.h"
 #include "eval/report_style.h"
@@ -64,6 +64,10 @@ static void put_title(const nyb_page *page)
     const nyb_report_point *const base = nyb_report_base(page->data);
     if (page->title) {
         nyb_markup_text(page->out, page->title);
+        return;
+    }
+    if (base && strcmp(base->name, "original") == 0) { // what a sweep calls it
+        nyb_markup_put(page->out, "A model and its compressed checkpoints");
         return;
     }
     if (base) {

@@ -263,6 +263,10 @@ void nyb_page_commands(nyb_page *page)
         put_settings(out, p->record);
         if (p->command) {
             nyb_markup_put(out, "<pre>");
+            if (p->calibrate) {
+                nyb_markup_text(out, p->calibrate);
+                nyb_markup_put(out, "\n");
+            }
             nyb_markup_text(out, p->command);
             nyb_markup_put(out, "</pre>");
         } else if (!p->base) {

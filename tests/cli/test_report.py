@@ -233,6 +233,27 @@ def test_texts_and_commands_are_shown(made, nybble, stories):
     assert words[:2] == ["nybble", "quantize"] and words[words.index("-o") + 1] == str(folder / "rtn 3")
 
 
+def test_page_of_a_sweep_shows_its_results(made, nybble, stories, tmp_path):
+    folder, _ = made
+    spec = {"model": str(stories), "settings": {"group_size": -1, "symmetric": False},
+            "calibration": {"files": [str(folder / "calib.txt")], "num_samples": 4,
+                            "sequence_length": 64},
+            "eval": {"text": str(folder / "eval.txt"), "window": 128, "max_tokens": 512, "kl": True},
+            "grid": {"weight_bits": [4, 3], "refine": [0, 2]}, "points": [{"method": "int4"}]}
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    nybble("sweep", tmp_path / "spec.json", "-o", tmp_path / "results", "--html",
+           tmp_path / "page.html")
+    points = read_lines(tmp_path / "results" / "results.jsonl")
+    page = parse(tmp_path / "page.html")
+    check_self_contained(page)
+    keys = ("bits_per_weight", "bytes", "perplexity", "kl", "top1")
+    assert len(points) == 6
+    assert rows_of(page.find(".//*[@id='points']")) == [(p["name"], get(p, *keys)) for p in points]
+    assert len(tables_of(page, "Errors of layers as a table")) >= 4
+    shown = [text_of(p).strip().splitlines() for p in page.iter("pre")]
+    assert shown == [[*filter(None, get(p, "calibrate", "command"))] for p in points[1:]]
+
+
 def test_numbers_for_people_have_four_digits(made):
     folder, _ = made
     pairs = list(shown_pairs(parse(folder / "page.html")))
