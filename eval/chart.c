@@ -4,15 +4,14 @@
 
 // Each about 10 units across, around (0, 0).
 static const char *const marks[NYB_CHART_COLOURS] = {
-    "M-4.3 0a4.3 4.3 0 1 0 8.6 0a4.3 4.3 0 1 0-8.6 0z",            // disc
-    "M-3.8-3.8h7.6v7.6h-7.6z",                                     // square
-    "M0-5.2L5 3.8H-5z",                                            // up
-    "M0-5.4L5.4 0L0 5.4L-5.4 0z",                                  // diamond
-    "M-1.7-5.2h3.4v3.5h3.5v3.4h-3.5v3.5h-3.4v-3.5h-3.5v-3.4h3.5z", // plus
-    "M0 5.2L5-3.8H-5z",                                            // down
-    "M-4.9-2.5l2.4-2.4L0-2.4l2.5-2.5l2.4 2.4L2.4 0l2.5 2.5l-2.4 2.4L0 2.4l-2.5 2.5l-2.4-2.4L-2.4 "
-    "0z",
-    "M0-5.2L4.95-1.6L3.06 4.2H-3.06L-4.95-1.6z", // pentagon
+    "M-4.3 0a4.3 4.3 0 1 0 8.6 0a4.3 4.3 0 1 0-8.6 0z",                            // disc
+    "M-3.8-3.8h7.6v7.6h-7.6z",                                                     // square
+    "M0-5.2L5 3.8H-5z",                                                            // up
+    "M0-5.4L5.4 0L0 5.4L-5.4 0z",                                                  // diamond
+    "M-1.7-5.2h3.4v3.5h3.5v3.4h-3.5v3.5h-3.4v-3.5h-3.5v-3.4h3.5z",                 // plus
+    "M0 5.2L5-3.8H-5z",                                                            // down
+    "M-5-2.5L-2.5-5 0-2.5 2.5-5 5-2.5 2.5 0 5 2.5 2.5 5 0 2.5-2.5 5-5 2.5-2.5 0z", // cross
+    "M0-5.2L4.95-1.6L3.06 4.2H-3.06L-4.95-1.6z",                                   // pentagon
 };
 
 void nyb_chart_defs(nyb_bytes *out)

@@ -35,7 +35,9 @@ nyb_status nyb_report_load_lines(nyb_report_data *data, const char *path, const 
     for (size_t at = 0; at < length; line++) {
         const char *const stop = memchr(text + at, '\n', length - at);
         const size_t end = stop ? (size_t) (stop - text) : length;
-        const size_t blank = strspn(text + at, " \t\r");
+        size_t blank = 0;
+        while (at + blank < end && strchr(" \t\r", text[at + blank]) && text[at + blank])
+            blank++;
         const char *const source = nyb_arena_format(&data->arena, "%s, line %zu", path, line);
         json_t *record = NULL;
         nyb_status status = source ? NYB_OK : nyb_no_memory(err, path, 1, 1);
