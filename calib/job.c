@@ -130,6 +130,18 @@ static nyb_status settle_form(nyb_job *job, nyb_job_layer *layer, nyb_err *err)
     return checked == NYB_OK ? nyb_job_check_layer(job, layer, err) : checked;
 }
 
+nyb_status nyb_job_regroup(const nyb_job *job, const nyb_job_layer *layer, unsigned bits,
+                           size_t group_size, nyb_job_layer *out, nyb_err *err)
+{
+    *out = *layer;
+    out->settings.bits = out->spec.bits = bits;
+    out->settings.group_size = group_size;
+    out->spec.group_size = group_size_of(&out->settings, layer->linear->cols);
+    out->spec.irregular =
+        out->settings.order == NYB_ORDER_FULL && !out->settings.static_groups && group_size != 0;
+    return nyb_job_check_layer(job, out, err);
+}
+
 static nyb_status settle_layer(nyb_job *job, nyb_job_layer *layer, nyb_err *err)
 {
     const nyb_linear *const l = layer->linear;

@@ -97,6 +97,11 @@ nyb_solve_params nyb_job_solve(const nyb_job *job, const nyb_job_layer *layer);
 NYB_NODISCARD nyb_status nyb_job_check_layer(const nyb_job *job, const nyb_job_layer *layer,
                                              nyb_err *err);
 
+// The layer with other bits and another group size (0: the whole row), checked as above.
+NYB_NODISCARD nyb_status nyb_job_regroup(const nyb_job *job, const nyb_job_layer *layer,
+                                         unsigned bits, size_t group_size, nyb_job_layer *out,
+                                         nyb_err *err);
+
 // Checks what the layers' settings are together.
 NYB_NODISCARD nyb_status nyb_job_check_run(const nyb_job *job, nyb_err *err);
 
