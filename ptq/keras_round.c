@@ -9,10 +9,11 @@
 // Keras adds it where it divides.
 static const float epsilon = 1e-7f;
 
-// A result of an operation on numbers of a type, as that type has it.
+// A result of an operation on numbers of a type, as that type has it. Keras leaves bf16 for f32 where
+// it adds the epsilon, and comes back only with the finished scales.
 static inline float as(float value, nyb_dtype dtype)
 {
-    return dtype == NYB_F32 ? value : nyb_round_to(value, dtype);
+    return dtype == NYB_F16 ? nyb_round_to(value, dtype) : value;
 }
 
 static nyb_status not_finite(const nyb_tensor *w, size_t index, nyb_err *err)
@@ -129,7 +130,8 @@ typedef struct grid {
 
 static grid grid_of(float low, float high, nyb_dtype dtype)
 {
-    const float width = as(as(high - low, dtype) + as(epsilon, dtype), dtype);
+    const float span = dtype == NYB_F32 ? high - low : nyb_round_to(high - low, dtype);
+    const float width = as(span + as(epsilon, dtype), dtype);
     const float scale = as(width / (float) (TOP - BOTTOM), dtype);
     const float steps = nyb_clamp(as(-low / scale, dtype), -512.0f, 512.0f);
     const float zero = nyb_round_even(steps) + (float) BOTTOM;

@@ -1,7 +1,7 @@
 // keras_round.h - rounding as Keras 3 does it, bit for bit: in the array's own type and orientation.
 //
 // nyb_round_nearest() gives the same codes for f32 weights; Keras' files hold the reciprocal of the
-// scale, and for f16 and bf16 weights every step is rounded to that type.
+// scale, and for f16 weights every step is rounded to that type, for bf16 weights some are.
 #ifndef NYB_PTQ_KERAS_ROUND_H_
 #define NYB_PTQ_KERAS_ROUND_H_
 

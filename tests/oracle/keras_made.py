@@ -30,6 +30,14 @@ def odd():
                              L.Dense(5, activation="softmax"), L.Dense(3)]), [np.float32]
 
 
+def half(policy):
+    """Weights of another type, in which Keras computes scales and codes."""
+    x = keras.Input((6,), dtype="int32")
+    y = L.Embedding(50, 40, dtype=policy)(x)
+    y = L.EinsumDense("abc,cde->abde", output_shape=(6, 3, 4), bias_axes="e", dtype=policy)(y)
+    return keras.Model(x, L.Dense(5, dtype=policy)(L.Reshape((6, 12))(y))), [50]
+
+
 def trained():
     keras.utils.set_random_seed(5)
     model, kinds = odd()
@@ -98,7 +106,8 @@ def shared():
 
 
 MAKERS = {
-    "dense": dense, "odd": odd, "trained": trained, "embedding": embedding,
+    "dense": dense, "bfloat16": lambda: half("bfloat16"), "float16": lambda: half("float16"),
+    "mixed_bfloat16": lambda: half("mixed_bfloat16"), "odd": odd, "trained": trained, "embedding": embedding,
     "reversible-tied": lambda: reversible(True), "reversible": lambda: reversible(False),
     "attention": attention, "cross-attention": cross_attention,
     "grouped-attention": grouped_attention, "nested": nested, "shared": shared,

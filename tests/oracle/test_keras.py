@@ -59,6 +59,10 @@ def check_same(got, want, source):
     assert all(got[name] == item for name, item in source.items() if not isinstance(item, tuple))
 
 
+def outputs(model, inputs):
+    return model(inputs).detach().float().numpy()
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Each model once: the file that Keras saved, and inputs."""
@@ -77,9 +81,11 @@ def made(tmp_path_factory):
 
 
 # Each kind of layer by each method, in few enough models.
-CASES = ([(name, "int8") for name in keras_made.MAKERS if name not in ("dense", "odd")] +
+CASES = ([(name, "int8") for name in keras_made.MAKERS if name not in ("dense", "odd", "float16")] +
          [(name, method) for name in ("odd", "embedding", "reversible")
           for method in ("int4", "int4-16", "int4-channel")] +
+         [(name, method) for name in ("bfloat16", "float16")
+          for method in ("int4-16", "int4-channel")] +
          [("trained", "int4"), ("shared", "int4-channel"), ("attention", "int4"),
           ("nested", "int4"), ("grouped-attention", "int4-16"), ("reversible-tied", "int4"),
           ("abcd,cde->abe", "int4-16"), ("btd,ndh->btnh", "int4-channel"),
@@ -104,7 +110,7 @@ def test_the_arrays_and_the_outputs_are_keras_own(nybble, made, tmp_path, name, 
     assert method == "float8" or quantised
 
     loaded = keras.saving.load_model(out)
-    np.testing.assert_array_equal(loaded(inputs).detach().numpy(), own(inputs).detach().numpy())
+    np.testing.assert_array_equal(outputs(loaded, inputs), outputs(own, inputs))
 
 
 def unpacked(codes, rows):
@@ -144,7 +150,7 @@ def test_keras_loads_codes_in_the_form_of_its_gptq(nybble, made, tmp_path, bits,
     loaded = keras.saving.load_model(out)
     policy = loaded.layers[0].dtype_policy
     assert (policy.weight_bits, policy.group_size) == (bits, group)
-    error = np.abs(loaded(inputs).detach().numpy() - values).max()
+    error = np.abs(outputs(loaded, inputs) - values).max()
     print(f"{bits} bits: largest difference of an output {error:.2e}, allowed 1e-5")
     assert error <= 1e-5
 
@@ -152,8 +158,8 @@ def test_keras_loads_codes_in_the_form_of_its_gptq(nybble, made, tmp_path, bits,
 def test_attention_in_the_form_of_gptq(nybble, made, tmp_path):
     path, inputs = made("attention")
     nybble("quantize", path, "--method", "rtn", "-b", "8", "-g", "-1", "-o", tmp_path / "o.keras")
-    want = keras.saving.load_model(path)(inputs).detach().numpy()
-    got = keras.saving.load_model(tmp_path / "o.keras")(inputs).detach().numpy()
+    want = outputs(keras.saving.load_model(path), inputs)
+    got = outputs(keras.saving.load_model(tmp_path / "o.keras"), inputs)
     assert 0 < np.abs(got - want).max() < 0.05
 
 
@@ -171,7 +177,7 @@ def test_weights_alone(nybble, made, tmp_path):
     other = keras.saving.load_model(path)
     other.quantize("int8")
     other.load_weights(out)
-    np.testing.assert_array_equal(other(inputs).detach().numpy(), model(inputs).detach().numpy())
+    np.testing.assert_array_equal(outputs(other, inputs), outputs(model, inputs))
 
 
 def test_a_folder_with_shards_and_assets(nybble, made, tmp_path):
@@ -195,7 +201,7 @@ def test_a_folder_with_shards_and_assets(nybble, made, tmp_path):
     for variable in got.variables:
         variable.assign(np.zeros(variable.shape, dtype=variable.dtype))
     got.load_weights(out / "model.weights.json")
-    np.testing.assert_array_equal(got(inputs).detach().numpy(), want(inputs).detach().numpy())
+    np.testing.assert_array_equal(outputs(got, inputs), outputs(want, inputs))
 
 
 @pytest.mark.parametrize("method", ["int8", "int4-16"])
@@ -225,7 +231,7 @@ def test_a_preset_whose_configuration_lists_no_layers(nybble, tmp_path, method):
     assert {path: p["config"] for path, p in policy["config"]["policy_map"].items()} == want
     loaded = keras_made.Backbone(dtype=keras.dtype_policies.deserialize(policy))
     loaded.load_weights(out / "model.weights.h5")
-    np.testing.assert_array_equal(loaded(ids).detach().numpy(), model(ids).detach().numpy())
+    np.testing.assert_array_equal(outputs(loaded, ids), outputs(model, ids))
 
 
 def test_a_recipe_mixes_modes(nybble, made, tmp_path):
@@ -382,15 +388,15 @@ def test_the_guides_dense_model(nybble, tmp_path):
                               keras.layers.Dense(1)])
     model.save(tmp_path / "model.keras")
     probe = np.random.default_rng(42).random((32, 10)).astype("f4")
-    want = model(probe).detach().numpy()
+    want = outputs(model, probe)
     for method, guide, own in (("int8", 5e-6, "int8"), ("int4", 2.8e-4, "int4-channel")):
         out = tmp_path / f"{method}.keras"
         nybble("quantize", tmp_path / "model.keras", "--method", method, "-g", "-1", "-o", out)
-        got = keras.saving.load_model(out)(probe).detach().numpy()
+        got = outputs(keras.saving.load_model(out), probe)
         reference = keras.saving.load_model(tmp_path / "model.keras")
         reference.quantize(**METHODS[own][1]())
         error = float(((got - want) ** 2).mean())
-        again = float(((got - reference(probe).detach().numpy()) ** 2).mean())
+        again = float(((got - outputs(reference, probe)) ** 2).mean())
         print(f"{method}: mean squared error {error:.3g} (the guide: {guide:.2g}), between nybble's "
               f"file and Keras' own model {again}")
         assert 0 < error < 10 * guide and again == 0.0
