@@ -91,6 +91,16 @@ static nyb_status edit(void *user, const nyb_keras_layer *layer, nyb_arena *aren
 
 static nyb_status check_params(const nyb_quantize_params *p, nyb_err *err)
 {
+    const nyb_method method = p->settings.method;
+    const bool grid = method == NYB_METHOD_RTN || method == NYB_METHOD_GPTQ;
+    const unsigned ranges = NYB_SETTING_RANGE | NYB_SETTING_PERCENTILE;
+    if (p->given & (NYB_SETTING_FLOAT8_TYPE | NYB_SETTING_FLOAT8_SCALES | NYB_SETTING_ACTIVATIONS |
+                    NYB_SETTING_INPUT_RANGE | NYB_SETTING_INPUT_PERCENTILE | (grid ? 0 : ranges)))
+        return nyb_fail(err, NYB_E_ARG,
+                        "%s: Keras' modes have no choice of activations and of 8-bit floats, and "
+                        "int8 and int4 none of ranges: leave out --activations, --float8-type, "
+                        "--float8-scales and --range",
+                        p->model);
     if (p->format)
         return nyb_fail(err, NYB_E_ARG, "%s: a Keras checkpoint stays one: leave out --format",
                         p->model);
