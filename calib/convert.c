@@ -21,6 +21,7 @@ typedef struct converting {
     nyb_job_layer **layers;
     size_t count;  // of quantised layers
     bool *centred; // [count] whether every zero point is the middle code
+    bool *dropped; // [count] whether the layout cannot say what the input is rounded to
     char (*hashes)[NYB_HASH_TEXT];
     nyb_status *status;
     nyb_err *faults;
@@ -28,16 +29,36 @@ typedef struct converting {
 
 // ---- One layer ------------------------------------------------------------------------------
 
-// The layer's weights. What its input is rounded to is no part of them: configurations say that in
-// ways that layouts do not share.
 static nyb_status read_layer(nyb_qweight *q, const nyb_job *job, const nyb_job_layer *layer,
                              nyb_err *err)
 {
     const nyb_linear *const l = layer->linear;
-    const nyb_status status =
-        nyb_quantization_read(q, nyb_model_quantization(job->model),
-                              nyb_model_checkpoint(job->model), l->module, l->rows, l->cols, err);
-    q->input_scale = 0.0f;
+    return nyb_quantization_read(q, nyb_model_quantization(job->model),
+                                 nyb_model_checkpoint(job->model), l->module, l->rows, l->cols,
+                                 err);
+}
+
+// What the layer's input is rounded to goes with it where the layout can say it; else it is
+// dropped, and told.
+static nyb_status settle_inputs(converting *c, size_t index, const nyb_qweight *q, nyb_err *err)
+{
+    nyb_job_layer *const layer = c->layers[index];
+    nyb_quantized source;
+    const nyb_status status = nyb_quantization_of(&source, nyb_model_quantization(c->job->model),
+                                                  layer->linear->module, err);
+    const nyb_activation_kind kind = source.spec.inputs;
+    const bool fixed = kind >= NYB_ACTIVATIONS_INT8_STATIC;
+    const bool whole = kind == NYB_ACTIVATIONS_INT8 || kind == NYB_ACTIVATIONS_INT8_PER_TOKEN ||
+                       kind == NYB_ACTIVATIONS_INT8_STATIC;
+    const bool keeps = kind != NYB_ACTIVATIONS_NONE && layer->layout->inputs &&
+                       whole == (q->kind == NYB_CODE_INT) && (!fixed || q->input_scale > 0.0f);
+    // Fine-grained FP8 always rounds what comes in, and does not say how.
+    const bool same = source.layout == layer->layout && !layer->layout->inputs && !fixed;
+    layer->spec.inputs = keeps ? kind : NYB_ACTIVATIONS_NONE;
+    layer->spec.input_scale = keeps && fixed;
+    c->dropped[index] =
+        !keeps && !same &&
+        (kind != NYB_ACTIVATIONS_NONE || source.spec.other_inputs || q->input_scale > 0.0f);
     return status;
 }
 
@@ -105,8 +126,10 @@ static nyb_status settle(converting *c, size_t index, nyb_err *err)
         c->centred[index] = is_centred(&q);
         layer->spec = nyb_layout_spec_of(&q);
         layer->settings.group_size = layer->spec.group_size;
-        status = nyb_job_check_layer(job, layer, err);
+        status = settle_inputs(c, index, &q, err);
     }
+    if (status == NYB_OK)
+        status = nyb_job_check_layer(job, layer, err);
     nyb_qweight_clear(&q);
     return status;
 }
@@ -120,6 +143,7 @@ static nyb_status write(converting *c, size_t index, nyb_err *err)
         status = nyb_regrid(&q, layer->layout, layer->linear->module, err);
     if (status == NYB_OK) {
         q.symmetric = layer->spec.symmetric;
+        q.input_scale = layer->spec.input_scale ? q.input_scale : 0.0f;
         nyb_job_hash(&q, c->hashes[index]);
         status = nyb_output_put(c->out, layer, &q, err);
     }
@@ -174,10 +198,12 @@ static nyb_status list_layers(converting *c, nyb_err *err)
     job->layers = nyb_arena_alloc(&job->arena, room, sizeof(*job->layers));
     c->layers = nyb_arena_alloc(&job->arena, room, sizeof(*c->layers));
     c->centred = nyb_arena_alloc(&job->arena, room, sizeof(*c->centred));
+    c->dropped = nyb_arena_alloc(&job->arena, room, sizeof(*c->dropped));
     c->hashes = nyb_arena_alloc(&job->arena, room, sizeof(*c->hashes));
     c->status = nyb_arena_alloc(&job->arena, room, sizeof(*c->status));
     c->faults = nyb_arena_alloc(&job->arena, room, sizeof(*c->faults));
-    if (!job->layers || !c->layers || !c->centred || !c->hashes || !c->status || !c->faults)
+    if (!job->layers || !c->layers || !c->centred || !c->dropped || !c->hashes || !c->status ||
+        !c->faults)
         return nyb_no_memory(err, "layers", room, sizeof(*job->layers));
     for (size_t b = 0; b < nyb_block_count(job->model); b++) {
         for (size_t i = 0; i < nyb_linear_count(job->model, b); i++)
@@ -216,6 +242,18 @@ static void settle_symmetry(converting *c)
     }
 }
 
+static void tell_dropped(const converting *c)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < c->count; i++)
+        count += c->dropped[i];
+    if (count > 0)
+        nyb_log(
+            c->ctx, NYB_LOG_WARNING,
+            "what the inputs of %zu layers are rounded to is left out: --format %s cannot say it",
+            count, c->job->layout->name);
+}
+
 static nyb_status settle_layers(converting *c, nyb_err *err)
 {
     nyb_job *const job = c->job;
@@ -229,6 +267,7 @@ static nyb_status settle_layers(converting *c, nyb_err *err)
     if (status != NYB_OK)
         return status;
     settle_symmetry(c);
+    tell_dropped(c);
     job->rounded = c->count;
     return nyb_job_check_run(job, err);
 }
@@ -274,6 +313,9 @@ static json_t *records(const converting *c)
                 record, "group_size",
                 json_integer(layer->spec.group_size ? (json_int_t) layer->spec.group_size : -1));
             json_object_set_new(record, "symmetric", json_boolean(layer->spec.symmetric));
+            json_object_set_new(record, "activations",
+                                json_string(nyb_activations_name(layer->spec.inputs)));
+            json_object_set_new(record, "activations_left_out", json_boolean(c->dropped[i]));
             json_object_set_new(record, "sha256", json_string(c->hashes[i]));
         }
         json_array_append_new(list, record);

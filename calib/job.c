@@ -124,6 +124,7 @@ static nyb_status settle_form(nyb_job *job, nyb_job_layer *layer, nyb_err *err)
         .scale_dtype = layer->layout->scale_dtype(job->dtype),
         .inputs = s->activations,
         .input_scale = s->activations >= NYB_ACTIVATIONS_INT8_STATIC,
+        .input_dtype = layer->layout->scale_dtype(job->dtype),
     };
     job->observed |= layer->spec.input_scale;
     const nyb_status checked = check_inputs(job, layer, err);

@@ -71,6 +71,10 @@ nyb_layout_spec nyb_layout_spec_of(const nyb_qweight *q)
         .irregular = q->irregular,
         .scale_dtype = q->scale_dtype,
         .input_scale = q->input_scale > 0.0f,
+        // What a file brings may have digits that the type of the weights' scales has not.
+        .input_dtype = nyb_round_to(q->input_scale, q->scale_dtype) == q->input_scale
+                           ? q->scale_dtype
+                           : NYB_F32,
     };
 }
 
@@ -82,7 +86,7 @@ nyb_status nyb_layout_tensors(const nyb_layout *layout, nyb_tensor out[NYB_LAYOU
     const nyb_status status = layout->tensors(out, count, spec, module, arena, err);
     if (status != NYB_OK || !spec->input_scale)
         return status;
-    return nyb_layout_describe(&out[(*count)++], module, "input_scale", spec->scale_dtype, shape,
+    return nyb_layout_describe(&out[(*count)++], module, "input_scale", spec->input_dtype, shape,
                                arena, err);
 }
 
@@ -107,7 +111,7 @@ static nyb_status pack_and_put(const nyb_layout *layout, nyb_store *store, const
     }
     status = layout->pack(q, buffers, module, err);
     if (spec.input_scale)
-        nyb_narrow(buffers[count - 1], q->scale_dtype, &q->input_scale, 1);
+        nyb_narrow(buffers[count - 1], spec.input_dtype, &q->input_scale, 1);
     for (size_t i = 0; i < count && status == NYB_OK; i++)
         status = nyb_store_put(store, tensors[i].name, buffers[i], tensors[i].bytes, err);
     return status;

@@ -26,6 +26,8 @@ typedef struct nyb_layout_spec {
     nyb_dtype scale_dtype;
     nyb_activation_kind inputs; // what readers are to round the layer's input to
     bool input_scale;           // with a scale that is in the file
+    nyb_dtype input_dtype;      // of that scale
+    bool other_inputs; // of a configuration that was read: rounded, but to none of `inputs`
 } nyb_layout_spec;
 
 // One linear layer of the model, for the configuration.

@@ -12,25 +12,51 @@ static const char *strategy_of(const nyb_layout_spec *spec)
 }
 
 // What readers do with a layer's input.
+static const struct {
+    const char *type, *strategy;
+    bool dynamic;
+} inputs[NYB_ACTIVATIONS_COUNT] = {
+    [NYB_ACTIVATIONS_INT8] = {"int", "tensor", true},
+    [NYB_ACTIVATIONS_FLOAT8] = {"float", "tensor", true},
+    [NYB_ACTIVATIONS_INT8_PER_TOKEN] = {"int", "token", true},
+    [NYB_ACTIVATIONS_FLOAT8_PER_TOKEN] = {"float", "token", true},
+    [NYB_ACTIVATIONS_INT8_STATIC] = {"int", "tensor", false},
+    [NYB_ACTIVATIONS_FLOAT8_STATIC] = {"float", "tensor", false},
+};
+
 static json_t *inputs_of(const nyb_layout_spec *spec)
 {
-    static const struct {
-        const char *type, *strategy;
-        bool dynamic;
-    } kinds[NYB_ACTIVATIONS_COUNT] = {
-        [NYB_ACTIVATIONS_INT8] = {"int", "tensor", true},
-        [NYB_ACTIVATIONS_FLOAT8] = {"float", "tensor", true},
-        [NYB_ACTIVATIONS_INT8_PER_TOKEN] = {"int", "token", true},
-        [NYB_ACTIVATIONS_FLOAT8_PER_TOKEN] = {"float", "token", true},
-        [NYB_ACTIVATIONS_INT8_STATIC] = {"int", "tensor", false},
-        [NYB_ACTIVATIONS_FLOAT8_STATIC] = {"float", "tensor", false},
-    };
-    if (!kinds[spec->inputs].type)
+    if (!inputs[spec->inputs].type)
         return json_null();
     return json_pack("{s:i, s:s, s:b, s:s, s:n, s:b}", "num_bits", 8, "type",
-                     kinds[spec->inputs].type, "symmetric", true, "strategy",
-                     kinds[spec->inputs].strategy, "group_size", "dynamic",
-                     kinds[spec->inputs].dynamic);
+                     inputs[spec->inputs].type, "symmetric", true, "strategy",
+                     inputs[spec->inputs].strategy, "group_size", "dynamic",
+                     inputs[spec->inputs].dynamic);
+}
+
+static bool is_text(const json_t *object, const char *key, const char *usual, const char *text)
+{
+    const char *const value = json_string_value(json_object_get(object, key));
+    return strcmp(value ? value : usual, text) == 0;
+}
+
+void nyb_layout_read_inputs(nyb_layout_spec *out, const json_t *scheme)
+{
+    const json_t *const bits = json_object_get(scheme, "num_bits");
+    const json_t *const dynamic = json_object_get(scheme, "dynamic");
+    out->inputs = NYB_ACTIVATIONS_NONE;
+    out->other_inputs = scheme && !json_is_null(scheme);
+    if (!out->other_inputs || json_is_false(json_object_get(scheme, "symmetric")) ||
+        (bits && json_integer_value(bits) != 8) || json_is_string(dynamic))
+        return;
+    for (int i = 1; i < NYB_ACTIVATIONS_COUNT; i++) {
+        if (is_text(scheme, "type", "int", inputs[i].type) &&
+            is_text(scheme, "strategy", "tensor", inputs[i].strategy) &&
+            json_is_true(dynamic) == inputs[i].dynamic) {
+            out->inputs = (nyb_activation_kind) i;
+            out->other_inputs = false;
+        }
+    }
 }
 
 // Readers forbid keys that they do not know, so nothing is added here.

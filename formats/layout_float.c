@@ -124,6 +124,21 @@ static nyb_status check_codes(const nyb_qweight *q, const nyb_layer *layer,
     return NYB_OK;
 }
 
+// Writers give blocks of zeros the scale 0: with a scale of 1 their codes are zeros of the same sign.
+static void settle_zeros(nyb_qweight *q)
+{
+    for (size_t i = 0; i < q->rows; i++) {
+        for (size_t j = 0; j < q->cols; j++) {
+            if (q->scales[i * q->groups + j / q->group_size] == 0.0f)
+                q->codes[i * q->cols + j] &= 0x80;
+        }
+        for (size_t g = 0; g < q->groups; g++) {
+            float *const scale = &q->scales[i * q->groups + g];
+            *scale = *scale == 0.0f ? 1.0f : *scale;
+        }
+    }
+}
+
 static nyb_status read(nyb_qweight *out, const nyb_layer *layer, const nyb_layout_spec *spec,
                        const char *scale)
 {
@@ -145,6 +160,8 @@ static nyb_status read(nyb_qweight *out, const nyb_layer *layer, const nyb_layou
         status = nyb_layer_get(&scales, layer, scale);
     if (status == NYB_OK)
         status = nyb_layer_scales(out, layer, scales, false);
+    if (status == NYB_OK)
+        settle_zeros(out);
     if (status != NYB_OK)
         nyb_qweight_clear(out);
     return status;

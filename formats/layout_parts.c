@@ -68,9 +68,9 @@ nyb_status nyb_layer_init(nyb_qweight *out, const nyb_layout_spec *spec, nyb_err
 }
 
 static nyb_status check_scale(const nyb_layer *layer, const nyb_tensor *tensor, float scale,
-                              size_t row, size_t group)
+                              size_t row, size_t group, bool floats)
 {
-    if (isfinite(scale) && scale > 0.0f)
+    if (isfinite(scale) && (scale > 0.0f || (floats && scale == 0.0f)))
         return NYB_OK;
     return nyb_layer_fail(layer, tensor, NYB_E_FORMAT,
                           "holds the scale %g for row %zu, group %zu; it has to be above 0",
@@ -104,7 +104,7 @@ nyb_status nyb_layer_scales(nyb_qweight *q, const nyb_layer *layer, const nyb_te
                 *scale = nyb_f32_of_e8m0(*from);
             else
                 nyb_widen(scale, from, tensor->dtype, 1);
-            status = check_scale(layer, tensor, *scale, i, g);
+            status = check_scale(layer, tensor, *scale, i, g, q->kind != NYB_CODE_INT);
         }
     }
     return status;

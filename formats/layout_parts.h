@@ -10,6 +10,9 @@ extern const nyb_layout nyb_layout_gptq, nyb_layout_gptq_v2, nyb_layout_compress
 
 // compressed-tensors has further formats, which share its configuration.
 extern const nyb_layout nyb_layout_int_quantized, nyb_layout_float_quantized;
+
+// What a group's "input_activations" say, into out->inputs and out->other_inputs.
+void nyb_layout_read_inputs(nyb_layout_spec *out, const json_t *scheme);
 json_t *nyb_layout_compressed_config(const nyb_layout_run *run);
 
 // The quantization_config of each GPTQ version.

@@ -302,6 +302,7 @@ static nyb_status read_scheme(nyb_quantized *out, const nyb_quantization *q, con
         return nyb_fail(err, NYB_E_FORMAT, "%s: 'weights' of config group '%s' is not an object",
                         q->name, where);
     status = read_weights(&out->spec, q, weights, where, err);
+    nyb_layout_read_inputs(&out->spec, given(group, "input_activations"));
     if (status == NYB_OK)
         status = check_kind(layout, &out->spec, q, where, err);
     if (status == NYB_OK)

@@ -40,7 +40,7 @@ nyb_status nyb_rules_of_fp8(nyb_quantization *q, const json_t *config, nyb_err *
     nyb_quantized answer = {.layout = &nyb_layout_fp8,
                             .spec = {.kind = NYB_CODE_E4M3, .bits = 8, .symmetric = true}};
     const json_t *const block = json_object_get(config, "weight_block_size");
-    const char *type = "e4m3";
+    const char *type = "e4m3", *inputs = "dynamic";
     nyb_status status = nyb_json_text(config, "fmt", &type, q->name, err);
     if (status == NYB_OK && strcmp(type, "e5m2") == 0)
         answer.spec.kind = NYB_CODE_E5M2;
@@ -53,6 +53,13 @@ nyb_status nyb_rules_of_fp8(nyb_quantization *q, const json_t *config, nyb_err *
         answer.spec.scale_rows = SIZE_MAX;
         answer.layout = &nyb_layout_float_quantized;
     }
+    if (status == NYB_OK)
+        status = nyb_json_text(config, "activation_scheme", &inputs, q->name, err);
+    // Readers round what is dynamic in groups, or by token, as they see fit.
+    if (status == NYB_OK && strcmp(inputs, "static") == 0)
+        answer.spec.inputs = NYB_ACTIVATIONS_FLOAT8_STATIC;
+    else
+        answer.spec.other_inputs = true;
     if (status == NYB_OK)
         status = nyb_rules_add_plain(q, config, "modules_to_not_convert", err);
     if (status == NYB_OK)

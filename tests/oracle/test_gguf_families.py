@@ -318,3 +318,14 @@ def test_files_become_folders_again(nybble, tmp_path, monkeypatch, kind):
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "back")
     got = json.loads(nybble("tokenize", tmp_path / "x.gguf", "--json", "--text", "abc!XY").stdout)["ids"]
     assert got == tokenizer("abc!XY")["input_ids"] and len(got) == 6
+
+
+def test_the_language_model_of_a_multimodal_one_is_written(nybble, tmp_path):
+    families.make_wrapped("llava", tmp_path / "m")
+    (tmp_path / "m" / "tokenizer.json").write_text(json.dumps(TOKENIZER))
+    nybble("quantize", tmp_path / "m", "-o", tmp_path / "x.gguf", "-f", "gguf:F32", "-m", "rtn", "-q")
+    names = {t.name for t in gguf.GGUFReader(tmp_path / "x.gguf").tensors}
+    assert "blk.0.attn_q.weight" in names and len(names) == 3 + 3 * 9
+    ids = torch.randint(4, 90, (2, 20), generator=torch.Generator().manual_seed(5))
+    want, got = (logits(nybble, tmp_path / model, ids, tmp_path) for model in ("m", "x.gguf"))
+    assert np.array_equal(got, want) and want.std() > 1e-2
