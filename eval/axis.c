@@ -96,7 +96,7 @@ static nyb_ticks log_ticks(const nyb_axis *axis, size_t wanted)
 {
     static const char *const sets[] = {"1", "13", "125", "12357", "123456789"};
     const double decades = log10(axis->high / axis->low);
-    const int stride = (int) ceil(decades / (double) wanted);
+    const int stride = (int) ceil(decades / (double) (wanted + 2));
     nyb_ticks best = {0};
     if (stride > 1)
         return decade_ticks(axis, "1", stride);

@@ -28,22 +28,19 @@ static size_t mark_of(size_t series)
     return (series + series / NYB_CHART_COLOURS) % NYB_CHART_COLOURS;
 }
 
-static void open_mark(nyb_bytes *out, size_t series, double x, double y)
+void nyb_chart_mark(nyb_bytes *out, size_t series, double x, double y)
 {
-    nyb_markup_format(out, "<use href=\"#m%zu\" class=\"c%zu\" x=\"%.1f\" y=\"%.1f\"",
+    nyb_markup_format(out, "<use href=\"#m%zu\" class=\"c%zu\" x=\"%.1f\" y=\"%.1f\"/>",
                       mark_of(series), series % NYB_CHART_COLOURS, x, y);
 }
 
-void nyb_chart_mark(nyb_bytes *out, size_t series, double x, double y)
+void nyb_chart_mark_titled(nyb_bytes *out, size_t series, double x, double y, double size,
+                           const char *title)
 {
-    open_mark(out, series, x, y);
-    nyb_markup_put(out, "/>");
-}
-
-void nyb_chart_mark_titled(nyb_bytes *out, size_t series, double x, double y, const char *title)
-{
-    open_mark(out, series, x, y);
-    nyb_markup_put(out, "><title>");
+    nyb_markup_format(out,
+                      "<use href=\"#m%zu\" class=\"c%zu\" "
+                      "transform=\"translate(%.1f %.1f) scale(%g)\"><title>",
+                      mark_of(series), series % NYB_CHART_COLOURS, x, y, size);
     nyb_markup_text(out, title);
     nyb_markup_put(out, "</title></use>");
 }

@@ -25,8 +25,9 @@ void nyb_chart_defs(nyb_bytes *out);
 
 void nyb_chart_mark(nyb_bytes *out, size_t series, double x, double y);
 
-// The same with a tooltip.
-void nyb_chart_mark_titled(nyb_bytes *out, size_t series, double x, double y, const char *title);
+// The same with a tooltip, and of another size: 1 is that of the one above.
+void nyb_chart_mark_titled(nyb_bytes *out, size_t series, double x, double y, double size,
+                           const char *title);
 
 // Frame, round numbers and thin lines at them.
 void nyb_chart_x_axis(nyb_bytes *out, const nyb_frame *frame, size_t ticks);

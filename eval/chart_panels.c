@@ -12,6 +12,7 @@ enum {
     BOTTOM = 176,
     HIGH = 206,
     TITLE_COLUMNS = 40,
+    MANY = 16, // blocks; with more, marks are smaller
 };
 
 static const nyb_frame frame_of_all = {
@@ -60,7 +61,8 @@ static void draw_marks(nyb_bytes *out, const nyb_lines *lines, const nyb_frame *
         (void) snprintf(title, sizeof(title), "block %zu, %s: %s", i, lines->names[series],
                         nyb_number_text(number, value));
         nyb_chart_mark_titled(out, series, nyb_axis_place(&frame->x, (double) i),
-                              nyb_axis_place(&frame->y, value), title);
+                              nyb_axis_place(&frame->y, value), lines->count > MANY ? 0.6 : 1.0,
+                              title);
     }
 }
 

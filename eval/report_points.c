@@ -269,8 +269,9 @@ void nyb_page_commands(nyb_page *page)
             }
             nyb_markup_text(out, p->command);
             nyb_markup_put(out, "</pre>");
-        } else if (!p->base) {
-            nyb_markup_put(out, "<p class=\"note\">Its command is not recorded.</p>");
+        } else {
+            nyb_markup_put(out, p->base ? "<p class=\"note\">What the others are compared with.</p>"
+                                        : "<p class=\"note\">Its command is not recorded.</p>");
         }
         nyb_markup_put(out, "</div>\n");
     }

@@ -314,6 +314,33 @@ def test_marks_stand_where_their_numbers_belong(made, source):
             assert abs(px - x(point["bits_per_weight"])) < 0.5 and abs(py - y(point[measure])) < 0.5
 
 
+@pytest.mark.parametrize("source", ["made", "example"])
+def test_small_pictures_show_the_numbers_of_their_titles(made, source):
+    folder, _ = made
+    page = parse(folder / "page.html" if source == "made" else PAGE)
+    count = 0
+    for svg in page.iter("svg"):
+        marks = [u for u in svg.iter("use") if u.find("title") is not None]
+        if svg.get("class") != "panel" or not marks:
+            continue
+        ys = [(p - 4, n) for p, n in ticks_of(svg, "end")]
+        y = check_axis(ys, abs(ys[0][0] - 2 * ys[1][0] + ys[2][0]) > 0.3 or
+                       not math.isclose(ys[1][1] - ys[0][1], ys[2][1] - ys[1][1]))
+        x = check_axis(ticks_of(svg, "mid"), False)
+        lines = [tuple(map(float, part.split())) for p in svg.iter("path")
+                 if p.get("class").startswith("line ") for part in re.split("[ML]", p.get("d"))[1:]]
+        places = []
+        for mark in marks:
+            block, value = re.match(r"block (\d+), .*: (\S+)$", mark.find("title").text).groups()
+            place = re.match(r"translate\((\S+) (\S+)\) scale\((1|0\.6)\)$", mark.get("transform"))
+            places.append((float(place[1]), float(place[2])))
+            assert abs(places[-1][0] - x(int(block))) < 0.3
+            assert abs(places[-1][1] - y(float(value.replace(",", "")))) < 0.5
+        assert places == lines
+        count += len(marks)
+    assert count >= 35 * 3
+
+
 def boxes_of(svg):
     """[(text, x0, y0, x1, y1)] of the names in a chart, with generous letters."""
     for text in svg.iter("text"):
@@ -438,6 +465,12 @@ def test_page_is_quiet_and_fits_a_telephone(window, made, hostile):
             assert max(size) <= width
             shown = window.run("getComputedStyle(document.querySelector('svg.narrow')).display")
             assert (shown != "none") == (width == 360)
+            outside = window.run("""[...document.querySelectorAll('svg use')].filter(u => {
+                if (!u.checkVisibility()) return false;
+                const a = u.getBoundingClientRect(), b = u.ownerSVGElement.getBoundingClientRect();
+                return a.left < b.left - 1 || a.right > b.right + 1 || a.top < b.top - 1 ||
+                       a.bottom > b.bottom + 1 || a.width < 2 }).length""")
+            assert outside == 0, f"{outside} marks are outside of their pictures"
             small = window.run("""Math.min(...[...document.querySelectorAll('svg text')].filter(
                 t => t.checkVisibility()).map(t => parseFloat(getComputedStyle(t).fontSize) *
                 t.ownerSVGElement.getScreenCTM().a))""")
