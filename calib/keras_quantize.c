@@ -219,7 +219,7 @@ static nyb_status open_run(run *r, nyb_err *err)
 {
     nyb_status status = nyb_recipe_open(&r->recipe, r->params, err);
     if (status == NYB_OK)
-        status = nyb_keras_open(&r->file, r->params->model, NULL, err);
+        status = nyb_keras_open(&r->file, r->params->model, r->params->keras_config, err);
     if (status == NYB_OK)
         status = nyb_keras_layers_read(&r->layers, r->file, err);
     return status;

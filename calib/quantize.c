@@ -335,6 +335,9 @@ nyb_status nyb_quantize(const nyb_context *ctx, const nyb_quantize_params *param
     nyb_job job;
     if (nyb_keras_is(params->model))
         return nyb_keras_quantize(ctx, params, result, err);
+    if (params->keras_config)
+        return nyb_fail(err, NYB_E_ARG, "%s: not a Keras checkpoint: leave out --config",
+                        params->model);
     if (nyb_gguf_wanted(params))
         return nyb_gguf_quantize(ctx, params, result, err);
     if (params->imatrix_in)

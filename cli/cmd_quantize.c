@@ -67,10 +67,15 @@ const nyb_command nyb_command_quantize = {
              "3 bits, calibrated on 64 windows of 512 tokens."},
             {"nybble quantize llama -o llama-int4 --method int4",
              "Plain INT4, to compare with; needs no text."},
+            {"nybble quantize model.keras -o model-int8.keras --method int8",
+             "A Keras model, as Keras would quantise it."},
             {0}},
     .notes =
         "MODEL is a Hugging Face folder. Every linear layer inside the blocks is rounded; "
         "embedding, norms and output head are copied.\n\n"
+        "Or it is a Keras checkpoint: a .keras or .weights.h5 file, or a folder with "
+        "model.weights.h5. The result is one of the same kind that Keras loads; all layers are "
+        "rounded that Keras itself quantises, embeddings too.\n\n"
         "The result is written into FOLDER.partial and renamed once it is complete, synced and "
         "read back. After an interruption --resume goes on there and gives the same bytes. "
         "FOLDER/nybble_report.json says what was done to each layer.\n\n"

@@ -42,7 +42,7 @@ static const char *const loss_masks[] = {"none", "assistant", NULL};
 
 const nyb_option nyb_quantizing_options[] = {
     {"output", 'o', NYB_OPTION_PATH, INTO(output), .value = "FOLDER",
-     .about = "Folder, or GGUF file, to write; it appears when it is complete."},
+     .about = "Folder, GGUF file, or Keras file to write; it appears when it is complete."},
     {"method", 'm', NYB_OPTION_CHOICE, INTO(method), .choices = methods, .value = "METHOD",
      .about =
          "gptq: rounding errors are fed back through the Hessian of the inputs. rtn: round to "
@@ -101,6 +101,10 @@ const nyb_option nyb_quantizing_options[] = {
     {"head", 0, NYB_OPTION_CHOICE, INTO(head), .choices = outer_methods, .value = "METHOD",
      .about = "Also round the output head. One that shares its tensor with the embedding gets a "
               "tensor of its own."},
+    {"config", 0, NYB_OPTION_PATH, INTO(config), .value = "FILE",
+     .about =
+         "Of a .weights.h5 file: the model's configuration (config.json of a .keras archive, or "
+         "what to_json() gives), which tells what its layers are."},
     {"recipe", 0, NYB_OPTION_PATH, INTO(recipe), .value = "FILE",
      .about = "JSON file with these settings, also for patterns of layers."},
     {"calib", 'c', NYB_OPTION_PATHS, INTO(calib), .value = "FILE[:WEIGHT]",
@@ -203,6 +207,7 @@ nyb_quantize_params nyb_quantizing_params(const nyb_call *call)
         .out = o->output,
         .format = nyb_call_given(call, "format") ? formats[o->format] : NULL,
         .recipe = o->recipe,
+        .keras_config = o->config,
         .settings = {.method = (nyb_method) o->method,
                      .bits = (unsigned) o->weight_bits,
                      .group_size = o->group_size > 0 ? (size_t) o->group_size : 0,

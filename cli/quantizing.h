@@ -6,7 +6,7 @@
 #include "nybble/quantize.h"
 
 typedef struct nyb_quantizing {
-    const char *output, *recipe, *text_field, *hessians, *imatrix_in, *imatrix;
+    const char *output, *config, *recipe, *text_field, *hessians, *imatrix_in, *imatrix;
     nyb_texts calib;
     int method, range, activations, input_range, float8_type, float8_scales, embedding, head, order,
         bos, format, loss_mask, expert_calibration,

@@ -83,10 +83,11 @@ typedef struct nyb_expert_params {
 } nyb_expert_params;
 
 typedef struct nyb_quantize_params {
-    const char *model;  // Hugging Face folder, read only
-    const char *out;    // folder to be made
+    const char *model;  // Hugging Face folder, or a Keras checkpoint (docs/keras.md); read only
+    const char *out;    // folder to be made; for a Keras checkpoint, one of the same kind
     const char *format; // a weight layout's name, NULL: "compressed-tensors"
     const char *recipe; // JSON file, NULL: none
+    const char *keras_config; // JSON file with the configuration of .weights.h5, NULL: none
 
     // Settings of every layer. Those named in `given` win over the recipe's general settings;
     // the recipe's settings for a pattern of layers win over both.

@@ -207,6 +207,19 @@ def test_a_folder_with_shards_and_assets(nybble, made, tmp_path):
     np.testing.assert_array_equal(outputs(got, inputs), outputs(want, inputs))
 
 
+def test_weights_with_a_configuration(nybble, made, tmp_path):
+    path, _ = made("abc,cde->abed")
+    keras.saving.load_model(path).save_weights(tmp_path / "in.weights.h5")
+    with zipfile.ZipFile(path) as archive:
+        (tmp_path / "config.json").write_bytes(archive.read("config.json"))
+    out, whole = tmp_path / "out.weights.h5", tmp_path / "whole.keras"
+    nybble("quantize", tmp_path / "in.weights.h5", "--config", tmp_path / "config.json",
+           "--method", "int8", "-o", out)
+    nybble("quantize", path, "--method", "int8", "-o", whole)
+    assert weights_of(out) == weights_of(whole)
+    refused(nybble, tmp_path / "in.weights.h5", "its equation is not known")
+
+
 @pytest.mark.parametrize("method", ["int4-16"])
 def test_a_preset_whose_configuration_lists_no_layers(nybble, tmp_path, method):
     """The places in the file tell the layers, and a map of policies by their paths goes into the
