@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "calib/keras_convert.h"
 #include "calib/output.h"
 #include "calib/output_floats.h"
 #include "calib/regrid.h"
@@ -375,6 +376,8 @@ nyb_status nyb_convert(const nyb_context *ctx, const nyb_convert_params *params,
     nyb_job job = {.params = &inner, .once = true};
     converting c = {.ctx = ctx, .job = &job};
     nyb_convert_result local = {0};
+    if (strcmp(params->format, "keras") == 0)
+        return nyb_keras_convert(ctx, params, result, err);
     nyb_status status = find_format(&job, params->format, err);
     if (status == NYB_OK)
         status = open_model(&job, err);

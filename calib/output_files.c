@@ -6,6 +6,7 @@
 
 #include "core/file.h"
 #include "model/gguf_folder.h"
+#include "model/keras_hub_config.h"
 
 // Files that a reader may want beside the tensors.
 static const char *const companions[] = {
@@ -102,6 +103,23 @@ static nyb_status replace_config(const nyb_job *job, json_t *config, const json_
     return nyb_json_save(config, to, err);
 }
 
+static const nyb_keras_file *preset_of(const filling *f)
+{
+    return nyb_checkpoint_keras(nyb_model_checkpoint(f->job->model));
+}
+
+// The configuration that a preset has under other names.
+static nyb_status translate_config(const filling *f, const json_t *quantization, const char *to,
+                                   nyb_err *err)
+{
+    json_t *config = NULL;
+    nyb_status status = nyb_hub_config(&config, preset_of(f), err);
+    if (status == NYB_OK)
+        status = replace_config(f->job, config, quantization, to, err);
+    json_decref(config);
+    return status;
+}
+
 static nyb_status save_config(const filling *f, const json_t *quantization, nyb_err *err)
 {
     char *text = NULL;
@@ -111,6 +129,8 @@ static nyb_status save_config(const filling *f, const json_t *quantization, nyb_
     const char *const to = nyb_path_join(f->arena, f->folder, "config.json");
     if (!from || !to)
         return nyb_no_memory(err, "config.json", 1, 1);
+    if (preset_of(f))
+        return translate_config(f, quantization, to, err);
     nyb_status status = nyb_file_read(f->arena, from, 64 << 20, &text, &length, err);
     json_t *config = NULL;
     if (status == NYB_OK)
@@ -160,6 +180,25 @@ static nyb_status save_configs(const filling *f, nyb_err *err)
     return status;
 }
 
+// A preset's tokenizer as far as it lies in files that a folder has too.
+static nyb_status copy_assets(const filling *f, nyb_err *err)
+{
+    static const char *const names[][2] = {{"assets/tokenizer/vocabulary.json", "vocab.json"},
+                                           {"assets/tokenizer/merges.txt", "merges.txt"},
+                                           {"assets/tokenizer/vocabulary.spm", "tokenizer.model"}};
+    nyb_status status = NYB_OK;
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]) && status == NYB_OK; i++) {
+        const char *const from =
+            nyb_path_join(f->arena, nyb_model_folder(f->job->model), names[i][0]);
+        const char *const to = nyb_path_join(f->arena, f->folder, names[i][1]);
+        if (!from || !to)
+            return nyb_no_memory(err, "a path", strlen(f->folder), 1);
+        if (nyb_path_exists(from))
+            status = nyb_file_copy(from, to, err);
+    }
+    return status;
+}
+
 // What a GGUF file holds of a folder's small files.
 static nyb_status unpack_files(const filling *f, nyb_err *err)
 {
@@ -181,6 +220,6 @@ nyb_status nyb_output_save_files(const nyb_job *job, const char *folder, nyb_are
     const filling f = {.job = job, .folder = folder, .arena = arena};
     if (job->unpacks)
         return unpack_files(&f, err);
-    const nyb_status status = copy_companions(&f, err);
+    const nyb_status status = preset_of(&f) ? copy_assets(&f, err) : copy_companions(&f, err);
     return status == NYB_OK ? save_configs(&f, err) : status;
 }

@@ -333,7 +333,8 @@ nyb_status nyb_quantize(const nyb_context *ctx, const nyb_quantize_params *param
 {
     nyb_quantize_result local = {0};
     nyb_job job;
-    if (nyb_keras_is(params->model))
+    // With a format a preset becomes a folder of that.
+    if (nyb_keras_is(params->model) && !(params->format && nyb_path_is_folder(params->model)))
         return nyb_keras_quantize(ctx, params, result, err);
     if (params->keras_config)
         return nyb_fail(err, NYB_E_ARG, "%s: not a Keras checkpoint: leave out --config",

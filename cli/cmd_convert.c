@@ -10,8 +10,8 @@ typedef struct options {
     bool force;
 } options;
 
-static const char *const formats[] = {"bf16", "f16", "f32", "compressed-tensors", "gptq", "gptq_v2",
-                                      "awq",  "fp8", NULL};
+static const char *const formats[] = {
+    "bf16", "f16", "f32", "compressed-tensors", "gptq", "gptq_v2", "awq", "fp8", "keras", NULL};
 
 static const options defaults = {.shard_size = 5000000000};
 
@@ -22,8 +22,10 @@ static const nyb_option table[] = {
      .about = "Folder to write; it appears when it is complete."},
     {"format", 'f', NYB_OPTION_CHOICE, INTO(format), .choices = formats, .value = "FORMAT",
      .required = true,
-     .about = "bf16, f16, f32: weights as floats. The others: the same codes and scales in another "
-              "layout, with not a bit of a weight changed; what a layout cannot hold is refused."},
+     .about =
+         "bf16, f16, f32: weights as floats. keras: a KerasHub preset with the very floats of a "
+         "folder. The others: the same codes and scales in another layout, with not a bit of a "
+         "weight changed; what a layout cannot hold is refused."},
     {"shard-size", 0, NYB_OPTION_BYTES, INTO(shard_size), .value = "BYTES",
      .about = "Largest tensor file."},
     {"force", 0, NYB_OPTION_FLAG, INTO(force),
@@ -75,6 +77,8 @@ const nyb_command nyb_command_convert = {
         (const nyb_example[]){{"nybble convert llama-awq -o llama-ct -f compressed-tensors",
                                "The same weights for other readers."},
                               {"nybble convert llama-fp8 -o llama-bf16 -f bf16", "Dequantised."},
+                              {"nybble convert llama -o llama-preset -f keras",
+                               "A preset of Llama, Gemma 3 or GPT-2 for KerasHub."},
                               {0}},
     .notes = "MODEL is a Hugging Face folder in the layout GPTQ v1 or v2, AWQ, compressed-tensors "
              "or FP8, or, with --format bf16, f16 or f32, a GGUF file: FOLDER then gets its "

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "formats/gguf_names.h"
+#include "formats/keras_hub.h"
 #include "formats/safetensors.h"
 
 // A tensor and the number of its file; the tensor comes first, so that a pointer to it finds
@@ -19,9 +20,14 @@ struct nyb_checkpoint {
     nyb_arena arena;
     const char *path;
     nyb_safetensors *files;
-    size_t file_count; // opened
-    nyb_gguf gguf;     // in the files' place; its path is NULL when it is not open
-    entry *entries;    // by name
+    size_t file_count;     // opened
+    nyb_gguf gguf;         // in the files' place; its path is NULL when it is not open
+    nyb_keras_file *keras; // likewise; NULL when it is not open
+    nyb_map copies;        // of its matrices
+    nyb_map *maps;         // [map_count] of its weights
+    const char **map_paths;
+    size_t map_count;
+    entry *entries; // by name
     size_t count;
 };
 
@@ -331,15 +337,10 @@ static nyb_status gather(nyb_checkpoint *c, nyb_err *err)
     return NYB_OK;
 }
 
-static nyb_status open_gguf(nyb_checkpoint *c, nyb_err *err)
+// Tensors of a file of another kind, under the names that a folder has.
+static nyb_status gather_foreign(nyb_checkpoint *c, const nyb_tensor *tensors, size_t count,
+                                 nyb_err *err)
 {
-    nyb_tensor *tensors = NULL;
-    size_t count = 0;
-    nyb_status status = nyb_gguf_open(&c->gguf, c->path, err);
-    if (status == NYB_OK)
-        status = nyb_gguf_as_folder(&c->gguf, &tensors, &count, err);
-    if (status != NYB_OK)
-        return status;
     c->entries = nyb_arena_alloc(&c->arena, count, sizeof(*c->entries));
     if (!c->entries)
         return nyb_no_memory(err, c->path, count, sizeof(*c->entries));
@@ -355,6 +356,57 @@ static nyb_status open_gguf(nyb_checkpoint *c, nyb_err *err)
     return NYB_OK;
 }
 
+static nyb_status open_gguf(nyb_checkpoint *c, nyb_err *err)
+{
+    nyb_tensor *tensors = NULL;
+    size_t count = 0;
+    nyb_status status = nyb_gguf_open(&c->gguf, c->path, err);
+    if (status == NYB_OK)
+        status = nyb_gguf_as_folder(&c->gguf, &tensors, &count, err);
+    return status == NYB_OK ? gather_foreign(c, tensors, count, err) : status;
+}
+
+enum { MOST_WEIGHT_FILES = 1000 };
+
+// Maps the files of weights, for those who want whole files.
+static nyb_status map_weights(nyb_checkpoint *c, nyb_err *err)
+{
+    DIR *const folder = opendir(c->path);
+    if (!folder)
+        return nyb_fail(err, NYB_E_IO, "%s: cannot open the folder: %s", c->path, strerror(errno));
+    nyb_status status = NYB_OK;
+    const struct dirent *item;
+    while (status == NYB_OK && (item = readdir(folder))) {
+        if (!ends_with(item->d_name, ".weights.h5") || c->map_count == MOST_WEIGHT_FILES)
+            continue;
+        c->map_paths[c->map_count] = nyb_path_join(&c->arena, c->path, item->d_name);
+        if (!c->map_paths[c->map_count++])
+            status = nyb_no_memory(err, c->path, strlen(item->d_name), 1);
+    }
+    (void) closedir(folder);
+    if (status == NYB_OK && c->map_count > 1)
+        qsort(c->map_paths, c->map_count, sizeof(*c->map_paths), by_text);
+    for (size_t i = 0; i < c->map_count && status == NYB_OK; i++)
+        status = nyb_map_open(&c->maps[i], c->map_paths[i], err);
+    return status;
+}
+
+static nyb_status open_keras(nyb_checkpoint *c, nyb_err *err)
+{
+    nyb_tensor *tensors = NULL;
+    size_t count = 0;
+    c->maps = nyb_arena_alloc(&c->arena, MOST_WEIGHT_FILES, sizeof(*c->maps));
+    c->map_paths = nyb_arena_alloc(&c->arena, MOST_WEIGHT_FILES, sizeof(const char *));
+    if (!c->maps || !c->map_paths)
+        return nyb_no_memory(err, c->path, MOST_WEIGHT_FILES, sizeof(*c->maps));
+    nyb_status status = nyb_keras_open(&c->keras, c->path, NULL, err);
+    if (status == NYB_OK)
+        status = nyb_hub_as_folder(c->keras, &c->arena, &c->copies, &tensors, &count, err);
+    if (status == NYB_OK)
+        status = map_weights(c, err);
+    return status == NYB_OK ? gather_foreign(c, tensors, count, err) : status;
+}
+
 static nyb_status open_path(nyb_checkpoint *c, const char *path, nyb_err *err)
 {
     c->path = nyb_arena_text(&c->arena, path, strlen(path));
@@ -364,6 +416,8 @@ static nyb_status open_path(nyb_checkpoint *c, const char *path, nyb_err *err)
     nyb_status status = NYB_OK;
     if (nyb_gguf_named(path))
         return open_gguf(c, err);
+    if (nyb_path_is_folder(path) && nyb_keras_is(path))
+        return open_keras(c, err);
     if (nyb_path_is_folder(path))
         status = open_folder(c, err);
     else if (nyb_path_exists(path) && stranger_text(path))
@@ -394,6 +448,10 @@ void nyb_checkpoint_close(nyb_checkpoint *c)
     for (size_t i = 0; i < c->file_count; i++)
         nyb_safetensors_close(&c->files[i]);
     nyb_gguf_close(&c->gguf);
+    for (size_t i = 0; i < c->map_count; i++)
+        nyb_map_close(&c->maps[i]);
+    nyb_map_close(&c->copies);
+    nyb_keras_close(c->keras);
     nyb_arena_clear(&c->arena);
     nyb_free(c);
 }
@@ -401,6 +459,11 @@ void nyb_checkpoint_close(nyb_checkpoint *c)
 const nyb_gguf *nyb_checkpoint_gguf(const nyb_checkpoint *c)
 {
     return c->gguf.path ? &c->gguf : NULL;
+}
+
+nyb_keras_file *nyb_checkpoint_keras(const nyb_checkpoint *c)
+{
+    return c->keras;
 }
 
 const char *nyb_checkpoint_path(const nyb_checkpoint *c)
@@ -443,24 +506,26 @@ nyb_status nyb_checkpoint_get(const nyb_tensor **out, const nyb_checkpoint *c, c
 
 const char *nyb_checkpoint_file_of(const nyb_checkpoint *c, const nyb_tensor *tensor)
 {
-    if (c->gguf.path)
-        return c->gguf.path;
+    if (c->gguf.path || c->keras)
+        return c->path;
     return c->files[((const entry *) (const void *) tensor)->file].path;
 }
 
 size_t nyb_checkpoint_files(const nyb_checkpoint *c)
 {
-    return c->gguf.path ? 1 : c->file_count;
+    return c->gguf.path ? 1 : c->keras ? c->map_count : c->file_count;
 }
 
 const char *nyb_checkpoint_file(const nyb_checkpoint *c, size_t index)
 {
-    return c->gguf.path ? c->gguf.path : c->files[index].path;
+    return c->gguf.path ? c->gguf.path : c->keras ? c->map_paths[index] : c->files[index].path;
 }
 
 const void *nyb_checkpoint_file_bytes(const nyb_checkpoint *c, size_t index, size_t *bytes)
 {
-    const nyb_map *const map = c->gguf.path ? &c->gguf.map : &c->files[index].map;
+    const nyb_map *const map = c->gguf.path ? &c->gguf.map
+                               : c->keras   ? &c->maps[index]
+                                            : &c->files[index].map;
     *bytes = map->bytes;
     return map->at;
 }

@@ -1,15 +1,17 @@
 // checkpoint.h - the tensors of a Hugging Face folder (model.safetensors, or shards with
-// model.safetensors.index.json) or of a GGUF file under the names that a folder has, mapped
-// read-only and never copied.
+// model.safetensors.index.json), or of a GGUF file or a KerasHub preset under the names that a folder
+// has, mapped read-only. Nothing is copied but the matrices of a preset, whose elements lie in
+// another order.
 #ifndef NYB_FORMATS_CHECKPOINT_H_
 #define NYB_FORMATS_CHECKPOINT_H_
 
 #include "formats/gguf.h"
+#include "formats/keras_file.h"
 #include "nybble/tensor.h"
 
 typedef struct nyb_checkpoint nyb_checkpoint;
 
-// Opens a folder, or one *.safetensors or GGUF file, and checks every file in it as
+// Opens a folder, a preset, or one *.safetensors or GGUF file, and checks every file in it as
 // nyb_safetensors_open() and nyb_gguf_open() do. With an index, the index and the shards have to list the same
 // tensors, each once, and shards are names inside the folder.
 //
@@ -33,6 +35,9 @@ typedef struct nyb_stranger {
     const char *text;
 } nyb_stranger;
 const nyb_stranger *nyb_checkpoint_stranger_at(size_t index);
+
+// The preset that was opened (formats/keras_hub.h); NULL for all else. Nobody else may close it.
+nyb_keras_file *nyb_checkpoint_keras(const nyb_checkpoint *c);
 
 // The path as it was opened.
 const char *nyb_checkpoint_path(const nyb_checkpoint *c);

@@ -6,6 +6,7 @@
 #include "core/memory.h"
 #include "model/binding.h"
 #include "model/gguf_config.h"
+#include "model/keras_hub_config.h"
 
 static nyb_status bind_all(nyb_model *m, nyb_err *err)
 {
@@ -20,11 +21,14 @@ static nyb_status bind_all(nyb_model *m, nyb_err *err)
     return status == NYB_OK ? nyb_check_leftovers(m, err) : status;
 }
 
-static nyb_status open_gguf(nyb_model *m, nyb_err *err)
+// A GGUF file or a preset, whose configuration is translated.
+static nyb_status open_foreign(nyb_model *m, nyb_err *err)
 {
     json_t *config = NULL;
     nyb_status status = nyb_checkpoint_open(&m->checkpoint, m->folder, err);
-    if (status == NYB_OK)
+    if (status == NYB_OK && nyb_checkpoint_keras(m->checkpoint))
+        status = nyb_hub_config(&config, nyb_checkpoint_keras(m->checkpoint), err);
+    else if (status == NYB_OK)
         status = nyb_gguf_config(&config, nyb_checkpoint_gguf(m->checkpoint), err);
     if (status == NYB_OK)
         status = nyb_model_config_read(&m->config, config, m->folder, err);
@@ -61,10 +65,10 @@ static nyb_status open_all(nyb_model *m, const char *folder, nyb_err *err)
     if (!nyb_path_is_folder(folder) && !nyb_gguf_named(folder))
         return nyb_fail(err, NYB_E_IO,
                         "%s: not a model, which is a folder with config.json and safetensors "
-                        "files, or a GGUF file",
+                        "files, a KerasHub preset, or a GGUF file",
                         folder);
-    if (!nyb_path_is_folder(folder))
-        return open_gguf(m, err);
+    if (!nyb_path_is_folder(folder) || nyb_keras_is(folder))
+        return open_foreign(m, err);
     nyb_misses misses = {0};
     nyb_status status = look(m, &misses, err);
     if (status == NYB_OK)

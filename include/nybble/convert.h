@@ -9,7 +9,7 @@
 typedef struct nyb_convert_params {
     const char *model;  // Hugging Face folder, read only
     const char *out;    // folder to be made
-    const char *format; // a weight layout's name; or "bf16", "f16", "f32": floats
+    const char *format; // a weight layout's name; or "bf16", "f16", "f32": floats; or "keras"
     size_t shard_bytes; // of one output file, 0: 5 GB
     bool force;         // replace an existing output folder
 } nyb_convert_params;
@@ -26,6 +26,9 @@ typedef struct nyb_convert_result {
 // To a layout: codes, scales, zero points and groups are repacked, so that dequantised weights are
 // equal bit for bit; everything else is copied. What the layout or its readers cannot hold is
 // refused before anything is written: err names the layer, both values and the way out.
+//
+// To a KerasHub preset: every number stays, in the type that all tensors have to share; models that
+// KerasHub has no class for, or computes otherwise, are refused. The tokenizer stays behind.
 //
 // To floats: quantised layers are dequantised in f32 and rounded to the type once; the other
 // matrices of the model become that type too, and vectors (norms, biases) stay as they are. A

@@ -3,10 +3,10 @@ import json
 import zipfile
 
 import h5py
+import keras_graphs
 import numpy as np
 import pytest
 
-keras_graphs = pytest.importorskip("keras_graphs")
 keras = keras_graphs.keras
 layers = keras.layers
 

@@ -1,10 +1,10 @@
 """Keras models run by nybble: Keras' own predict is the measure."""
 import json
 
+import keras_graphs
 import numpy as np
 import pytest
 
-keras_graphs = pytest.importorskip("keras_graphs")
 keras = keras_graphs.keras
 layers = keras.layers
 
