@@ -62,6 +62,9 @@ static void print_plan(const nyb_quantize_plan *p)
 static nyb_exit run(const nyb_call *call)
 {
     nyb_quantize_params params = nyb_quantizing_params(call);
+    if (nyb_call_given(call, "target-bits"))
+        return nyb_call_usage(call, "--target-bits is for quantize: plan the recipe that nybble "
+                                    "allocate writes");
     nyb_quantize_plan plan;
     nyb_err err;
     if (!params.out)

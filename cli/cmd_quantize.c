@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "cli/quantizing.h"
+#include "nybble/allocate.h"
 
 static json_t *document_of(const nyb_call *call, const nyb_quantize_params *params,
                            const nyb_quantize_result *r)
@@ -21,14 +22,43 @@ static json_t *document_of(const nyb_call *call, const nyb_quantize_params *para
     return doc;
 }
 
+// Makes the recipe for --target-bits, "FOLDER.recipe.json", unless a run that is resumed has made it.
+static nyb_status choose_bits(const nyb_call *call, nyb_quantize_params *params, char *path,
+                              size_t room, nyb_err *err)
+{
+    const nyb_quantizing *const o = call->options;
+    size_t length = strlen(o->output);
+    while (length > 1 && o->output[length - 1] == '/')
+        length--;
+    (void) snprintf(path, room, "%.*s.recipe.json", (int) length, o->output);
+    FILE *const made = o->resume ? fopen(path, "r") : NULL;
+    const nyb_allocate_params allocate = {.quantize = *params,
+                                          .target_bits = o->target_bits,
+                                          .out = path,
+                                          .force = o->force || o->resume};
+    const nyb_status status = made ? NYB_OK : nyb_allocate(&call->context, &allocate, NULL, err);
+    if (made)
+        (void) fclose(made);
+    params->recipe = path;
+    return status;
+}
+
 static nyb_exit run(const nyb_call *call)
 {
     const nyb_quantizing *const o = call->options;
-    const nyb_quantize_params params = nyb_quantizing_params(call);
+    nyb_quantize_params params = nyb_quantizing_params(call);
+    const bool chosen = nyb_call_given(call, "target-bits");
+    char recipe[4096];
     nyb_quantize_result r;
     nyb_err err;
     if (!o->output)
         return nyb_call_usage(call, "say where the result goes: -o FOLDER");
+    if (chosen &&
+        (!o->hessians || nyb_call_given(call, "weight-bits") || nyb_call_given(call, "group-size")))
+        return nyb_call_usage(call, "--target-bits needs --hessians, and chooses bits and group "
+                                    "sizes itself: leave out --weight-bits and --group-size");
+    if (chosen && choose_bits(call, &params, recipe, sizeof(recipe), &err) != NYB_OK)
+        return nyb_call_fail(call, &err);
     if (nyb_quantize(&call->context, &params, &r, &err) != NYB_OK)
         return nyb_call_fail(call, &err);
     if (call->json) {
@@ -65,6 +95,8 @@ const nyb_command nyb_command_quantize = {
             {"nybble quantize llama -o llama-3bit -b 3 -g 64 --asymmetric --calib text.txt -n 64 "
              "-l 512",
              "3 bits, calibrated on 64 windows of 512 tokens."},
+            {"nybble quantize llama -o llama-mixed --hessians llama.h5 --target-bits 3.2",
+             "3.2 bits a weight on average, more of them where they matter."},
             {"nybble quantize llama -o llama-int4 --method int4",
              "Plain INT4, to compare with; needs no text."},
             {"nybble quantize model.keras -o model-int8.keras --method int8",

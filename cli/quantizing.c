@@ -101,6 +101,12 @@ const nyb_option nyb_quantizing_options[] = {
     {"head", 0, NYB_OPTION_CHOICE, INTO(head), .choices = outer_methods, .value = "METHOD",
      .about = "Also round the output head. One that shares its tensor with the embedding gets a "
               "tensor of its own."},
+    {"target-bits", 0, NYB_OPTION_REAL, INTO(target_bits), .value = "B", .min = 0.1, .max = 16,
+     .shown_default = "",
+     .about =
+         "Choose bits and group sizes layer by layer, as nybble allocate does it, so that all "
+         "layers together have at most B bits a weight, scales and zero points included. Needs "
+         "--hessians; the recipe is written to FOLDER.recipe.json."},
     {"config", 0, NYB_OPTION_PATH, INTO(config), .value = "FILE",
      .about =
          "Of a .weights.h5 file: the model's configuration (config.json of a .keras archive, or "

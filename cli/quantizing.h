@@ -15,7 +15,7 @@ typedef struct nyb_quantizing {
     int group_size;
     bool asymmetric, scale_search, static_groups, force, resume;
     bool pack, chat;
-    double damping, percentile, input_percentile;
+    double damping, percentile, input_percentile, target_bits;
     size_t num_samples, sequence_length, seed, shard_size, expert_min_tokens;
 } nyb_quantizing;
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 from test_families import run_logits
-from test_quantize import report
+from test_quantize import report, sums
 
 
 @pytest.fixture(scope="session")
@@ -113,6 +113,22 @@ def test_mixed_is_better_than_uniform(nybble, stories, store, tmp_path):
     u3, m3, u2, m2 = (m["kl"] for m in models[1:])
     print(f"KL at 3 bits: uniform {u3:.4f}, mixed {m3:.4f}; at 2 bits: {u2:.4f}, {m2:.4f}")
     assert m3 < u3 and m2 < u2
+
+
+def test_quantize_does_both_at_once(nybble, stories, store, tmp_path):
+    words = ["quantize", stories, "--hessians", store, "-o", tmp_path / "out", "--asymmetric"]
+    nybble(*words, "--target-bits", 3.2)
+    nybble("allocate", stories, "--hessians", store, "-b", 3.2, "-o", tmp_path / "r.json",
+           "--asymmetric")
+    quantise(nybble, stories, store, tmp_path / "two", tmp_path / "r.json")
+    assert sums(tmp_path / "out") == sums(tmp_path / "two")
+    assert (tmp_path / "out.recipe.json").read_bytes() == (tmp_path / "r.json").read_bytes()
+    assert 3 < report(tmp_path / "out")["totals"]["bits_per_weight"] <= 3.2
+    for more in (["--target-bits", 3, "-b", 3], ["--target-bits", 3, "-g", 32]):
+        done = nybble(*words, "--force", *more, ok=False)
+        assert done.returncode == 2 and "leave out --weight-bits" in done.stderr
+    done = nybble("plan", stories, "--target-bits", 3, "--calib", store, ok=False)
+    assert done.returncode == 2 and "--target-bits is for quantize" in done.stderr
 
 
 def test_layers_of_other_methods_keep_their_settings(nybble, stories, store, tmp_path):
