@@ -205,6 +205,16 @@ nyb_status nyb_folder_remove(const char *path, nyb_err *err)
     return rmdir(path) == 0 ? NYB_OK : system_fault(path, "remove the folder", err);
 }
 
+nyb_status nyb_file_sync(const char *path, nyb_err *err)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return system_fault(path, "open it", err);
+    const nyb_status status = fsync(fd) == 0 ? NYB_OK : system_fault(path, "sync it to disk", err);
+    (void) close(fd);
+    return status;
+}
+
 nyb_status nyb_folder_sync(const char *path, nyb_err *err)
 {
     const int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -53,6 +53,9 @@ NYB_NODISCARD nyb_status nyb_folder_make(const char *path, nyb_err *err);
 // made itself. Missing is fine.
 NYB_NODISCARD nyb_status nyb_folder_remove(const char *path, nyb_err *err);
 
+// Syncs what was written to a file to disk.
+NYB_NODISCARD nyb_status nyb_file_sync(const char *path, nyb_err *err);
+
 // Syncs the folder's own entries (what was created, renamed or removed in it) to disk.
 NYB_NODISCARD nyb_status nyb_folder_sync(const char *path, nyb_err *err);
 

@@ -5,6 +5,8 @@
 #include <unistd.h>
 #include <zip.h>
 
+#include "core/file.h"
+
 // What deflate can make of a byte, and a little for members of almost nothing.
 enum { EXPANSION = 1100, SLACK = 64 << 10, PIECE = 1 << 20 };
 
@@ -258,7 +260,7 @@ nyb_status nyb_archive_write(const char *path, const nyb_archive_member *members
                               zip_strerror(zip));
     }
     if (status == NYB_OK && zip_close(zip) == 0)
-        return NYB_OK;
+        return nyb_file_sync(path, err);
     if (status == NYB_OK)
         status = nyb_fail(err, NYB_E_IO, "%s: cannot write it: %s", path, zip_strerror(zip));
     zip_discard(zip);

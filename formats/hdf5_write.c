@@ -1,8 +1,6 @@
-#include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "core/file.h"
 #include "formats/hdf5.h"
 #include "formats/hdf5_types.h"
 
@@ -194,23 +192,12 @@ nyb_status nyb_hdf5_put_attribute(nyb_hdf5_writer *w, const char *path, const ch
 
 // ---- The end --------------------------------------------------------------------------------
 
-static nyb_status sync_file(const char *path, nyb_err *err)
-{
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    const bool synced = fd >= 0 && fsync(fd) == 0;
-    const int why = errno;
-    if (fd >= 0)
-        (void) close(fd);
-    return synced ? NYB_OK
-                  : nyb_fail(err, NYB_E_IO, "%s: cannot sync it to disk: %s", path, strerror(why));
-}
-
 nyb_status nyb_hdf5_finish(nyb_hdf5_writer *w, nyb_err *err)
 {
     const hid_t file = w->file;
     w->file = -1;
     nyb_status status = H5Fclose(file) >= 0
-                            ? sync_file(w->path, err)
+                            ? nyb_file_sync(w->path, err)
                             : nyb_hdf5_fail(err, NYB_E_IO, "%s: cannot be completed", w->path);
     nyb_hdf5_discard(w);
     return status;

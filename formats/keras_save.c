@@ -280,6 +280,12 @@ static nyb_status save(saving *s, const char *path, bool force)
     if (nyb_path_exists(path) && !force)
         return nyb_fail(s->err, NYB_E_EXISTS, "%s: already exists; use --force to replace it",
                         path);
+    if (nyb_path_exists(partial) && !force)
+        return nyb_fail(s->err, NYB_E_EXISTS,
+                        "%s: left by an interrupted run, or made by one that goes on; use --force "
+                        "to replace it",
+                        partial);
+    nyb_keras_remove(partial);
     nyb_status status = index_places(s);
     if (status == NYB_OK)
         status = save_partial(s, partial);

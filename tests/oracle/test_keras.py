@@ -366,6 +366,21 @@ def test_what_could_do_harm_is_refused_by_name(nybble, tmp_path, name):
     refused(nybble, path, path, *words, command=("inspect",))
 
 
+def test_what_is_there_is_kept(nybble, made, tmp_path):
+    path, _ = made("dense")
+    out, partial = tmp_path / "o.keras", tmp_path / "o.keras.partial"
+    for taken in (out, partial):
+        taken.write_text("mine")
+        done = nybble("quantize", path, "--method", "int8", "-o", out, ok=False)
+        assert done.returncode == 1 and str(taken) in done.stderr and "--force" in done.stderr
+        assert taken.read_text() == "mine"
+        taken.unlink()
+    out.write_text("old")
+    nybble("quantize", path, "--method", "int8", "-o", out, "--force")
+    assert weights_of(out)["layers/dense/vars/0"][1] == "int8"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["o.keras"]
+
+
 def test_damaged_archives_are_refused(nybble, made, tmp_path):
     path, _ = made("dense")
     data = path.read_bytes()
