@@ -278,6 +278,27 @@ static nyb_status read_samples(const nyb_context *ctx, nyb_job *job, nyb_err *er
 
 // Opens the store of Hessians and makes sure that it is one of this model. What its products were made
 // of is only looked at when the caller says what to make them of.
+static nyb_status check_objective(const nyb_job *job, nyb_err *err)
+{
+    const nyb_quantize_params *const p = job->params;
+    if (p->objective == NYB_OBJECTIVE_LAYER)
+        return NYB_OK;
+    if (!(p->objective_strength >= 0.0 && p->objective_strength <= 1.0))
+        return nyb_fail(err, NYB_E_ARG, "the objective's strength is %g, want 0 to 1",
+                        p->objective_strength);
+    if (!job->calibrated || p->hessians)
+        return nyb_fail(
+            err, NYB_E_ARG,
+            "--objective model needs --method gptq and the calibration text: it looks at "
+            "the inputs of two models");
+    if (nyb_model_config_of(job->model)->experts.count)
+        return nyb_fail(err, NYB_E_UNSUPPORTED,
+                        "%s: --objective model does not go with experts: both models would have to "
+                        "send each token to the same ones",
+                        nyb_model_folder(job->model));
+    return NYB_OK;
+}
+
 static nyb_status open_hessians(const nyb_context *ctx, nyb_job *job, nyb_err *err)
 {
     nyb_store_about about;
@@ -406,6 +427,8 @@ nyb_status nyb_job_open(const nyb_context *ctx, nyb_job *out, const nyb_quantize
         status = nyb_job_check_run(out, err);
     if (status == NYB_OK)
         status = read_samples(ctx, out, err);
+    if (status == NYB_OK)
+        status = check_objective(out, err);
     if (status == NYB_OK)
         status = open_hessians(ctx, out, err);
     if (status != NYB_OK)

@@ -77,6 +77,15 @@ static size_t keep_marked(const gather *g)
     return kept;
 }
 
+// Rows [t, t + rows) of the stage's input, in the pass's tile; returns how many count.
+static size_t gather_tile(const nyb_pass *p, size_t stage, size_t t, size_t rows)
+{
+    const size_t width = nyb_stage_at(p->model, p->weights.index, stage).width;
+    gather g = {.pass = p, .stage = stage, .token0 = t, .into = nyb_mat_of(p->tile, rows, width)};
+    nyb_parallel(p->ctx, (rows + GATHER_ROWS - 1) / GATHER_ROWS, gather_rows, &g);
+    return keep_marked(&g);
+}
+
 // Shows the inputs of the chunk at hand, unit by unit.
 static nyb_status show(nyb_pass *p, size_t stage, nyb_pass_use *use, void *arg, nyb_err *err)
 {
@@ -90,10 +99,9 @@ static nyb_status show(nyb_pass *p, size_t stage, nyb_pass_use *use, void *arg, 
         const size_t end = nyb_stage_row_at(batch, &p->weights, stage, stop);
         for (size_t t = first; status == NYB_OK && t < end; t += NYB_UNIT_TOKENS) {
             const size_t rows = end - t < NYB_UNIT_TOKENS ? end - t : NYB_UNIT_TOKENS;
-            gather g = {
-                .pass = p, .stage = stage, .token0 = t, .into = nyb_mat_of(p->tile, rows, width)};
-            nyb_parallel(p->ctx, (rows + GATHER_ROWS - 1) / GATHER_ROWS, gather_rows, &g);
-            const size_t kept = keep_marked(&g);
+            const size_t kept = gather_tile(p, stage, t, rows);
+            if (p->beside)
+                (void) gather_tile(p->beside, stage, t, rows);
             if (kept > 0)
                 status = use(arg, nyb_mat_of(p->tile, kept, width), err);
         }
@@ -113,6 +121,28 @@ static void count_routed(nyb_pass *p)
             p->routed[e] += !marks || marks[routes->tokens[i]];
 }
 
+// What a stage reads and writes of a chunk.
+typedef struct parts {
+    nyb_activation_part in, out;
+    bool some, expert, routes;
+} parts;
+
+// Loads a chunk and takes it through the stage `run`.
+static nyb_status run_chunk(nyb_pass *p, const parts *of, size_t run, size_t chunk, nyb_err *err)
+{
+    nyb_activations *const a = &p->activations;
+    const nyb_status status = nyb_activations_load(a, chunk, of->in, err);
+    if (status != NYB_OK)
+        return status;
+    if (of->expert && a->chunks > 1)
+        nyb_batch_list_routes(&a->batch);
+    if (of->some)
+        nyb_stage_run(p->ctx, &p->weights, run, &a->batch);
+    if (of->routes)
+        count_routed(p);
+    return NYB_OK;
+}
+
 nyb_status nyb_pass_stage(nyb_pass *p, size_t run, size_t next, nyb_pass_use *use, void *arg,
                           nyb_err *err)
 {
@@ -124,30 +154,28 @@ nyb_status nyb_pass_stage(nyb_pass *p, size_t run, size_t next, nyb_pass_use *us
         first = nyb_stage_flow_of(model, block, run);
     if (next != nyb_no_stage)
         second = nyb_stage_flow_of(model, block, next);
-    const nyb_activation_part in = {
-        .x = first.x_in || (second.input_x && !first.x_out),
-        .wide = run != nyb_no_stage ? first.wide_in : second.wide_in,
-    };
-    const nyb_activation_part out = {.x = first.x_out, .wide = first.wide_out};
-
     const bool some = run != nyb_no_stage;
-    const bool expert = some && nyb_stage_at(model, block, run).expert != NYB_ALL_TOKENS;
-    const bool routes = some && nyb_stage_at(model, block, run).routes;
+    const parts of = {
+        .in = {.x = first.x_in || (second.input_x && !first.x_out),
+               .wide = some ? first.wide_in : second.wide_in},
+        .out = {.x = first.x_out, .wide = first.wide_out},
+        .some = some,
+        .expert = some && nyb_stage_at(model, block, run).expert != NYB_ALL_TOKENS,
+        .routes = some && nyb_stage_at(model, block, run).routes,
+    };
     nyb_status status = NYB_OK;
-    if (routes)
+    if (of.routes)
         memset(p->routed, 0, nyb_model_config_of(model)->experts.count * sizeof(*p->routed));
     for (size_t c = 0; status == NYB_OK && c < a->chunks; c++) {
-        status = nyb_activations_load(a, c, in, err);
-        if (status == NYB_OK && expert && a->chunks > 1)
-            nyb_batch_list_routes(&a->batch);
-        if (status == NYB_OK && some)
-            nyb_stage_run(p->ctx, &p->weights, run, &a->batch);
-        if (status == NYB_OK && routes)
-            count_routed(p);
+        status = run_chunk(p, &of, run, c, err);
+        if (status == NYB_OK && p->beside)
+            status = run_chunk(p->beside, &of, run, c, err);
         if (status == NYB_OK && next != nyb_no_stage)
             status = show(p, next, use, arg, err);
         if (status == NYB_OK)
-            status = nyb_activations_save(a, out, err);
+            status = nyb_activations_save(a, of.out, err);
+        if (status == NYB_OK && p->beside)
+            status = nyb_activations_save(&p->beside->activations, of.out, err);
     }
     return status;
 }

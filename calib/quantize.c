@@ -145,6 +145,10 @@ static json_t *describe(const nyb_context *ctx, const nyb_job *job)
         job->layout->name, "shard_bytes", (json_int_t) job->params->shard_bytes, "model",
         nyb_source_files(ctx, nyb_model_checkpoint(job->model)), "calibration",
         describe_samples(job), "layers", describe_layers(job), "experts", describe_experts(job));
+    if (run && job->params->objective == NYB_OBJECTIVE_MODEL)
+        json_object_set_new(
+            run, "objective",
+            json_pack("{s:s, s:f}", "kind", "model", "strength", job->params->objective_strength));
     return run;
 }
 

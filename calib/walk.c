@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "calib/beside.h"
 #include "calib/imatrix.h"
 #include "calib/pass.h"
 #include "core/log.h"
@@ -18,6 +19,7 @@ typedef struct walk {
     nyb_output *out;
     bool forward; // activations are carried along
     nyb_pass pass;
+    nyb_beside beside;      // where pass.beside is set
     nyb_hessian hessian;    // of the current stage's input
     nyb_gptq_factor factor; // of the hessian, zeroed: none yet
     nyb_gptq_params asked;  // what the factor was made for
@@ -31,7 +33,10 @@ typedef struct walk {
 static nyb_status accumulate(void *arg, nyb_mat x, nyb_err *err)
 {
     walk *const w = arg;
-    return nyb_hessian_add(w->ctx, &w->hessian, x, err);
+    const nyb_status status = nyb_hessian_add(w->ctx, &w->hessian, x, err);
+    if (status == NYB_OK && w->pass.beside)
+        nyb_beside_add(&w->beside, x);
+    return status;
 }
 
 // The factor of the stage's Hessian; made anew only when a layer's settings ask for another one.
@@ -107,15 +112,18 @@ static nyb_status record(walk *w, const nyb_job_layer *layer, const nyb_qweight 
 static nyb_status solve(walk *w, const nyb_job_layer *layer, nyb_mat weight, nyb_qweight *q,
                         nyb_gptq_report *report, nyb_err *err)
 {
-    const nyb_solve_params params = nyb_job_solve(w->job, layer);
+    nyb_solve_params params = nyb_job_solve(w->job, layer);
     nyb_solve_input input = {.hessian = w->hessian.h.at ? &w->hessian : NULL};
     if (nyb_job_calibrates(layer)) {
-        const nyb_status status = prepare(w, &params.gptq, err);
+        nyb_status status = prepare(w, &params.gptq, err);
+        if (status == NYB_OK && w->pass.beside)
+            status = nyb_beside_target(&w->beside, &w->factor, weight, &params.gptq.target, err);
         if (status != NYB_OK)
             return status;
         input.factor = &w->factor;
     }
     const nyb_status status = nyb_solve_layer(w->ctx, input, weight, &params, q, report, err);
+    nyb_free(params.gptq.target.at);
     q->input_scale = layer->input_scale;
     return status;
 }
@@ -190,8 +198,11 @@ static bool calibrates(const walk *w, size_t block, size_t stage)
 static nyb_status pass(walk *w, size_t block, size_t run, size_t next, nyb_err *err)
 {
     nyb_status status = NYB_OK;
-    if (next != nyb_no_stage)
-        status = nyb_hessian_init(&w->hessian, nyb_stage_at(w->job->model, block, next).width, err);
+    const size_t width = next != nyb_no_stage ? nyb_stage_at(w->job->model, block, next).width : 0;
+    if (width)
+        status = nyb_hessian_init(&w->hessian, width, err);
+    if (status == NYB_OK && width && w->pass.beside)
+        status = nyb_beside_begin(&w->beside, width, err);
     return status == NYB_OK ? nyb_pass_stage(&w->pass, run, next, accumulate, w, err) : status;
 }
 
@@ -332,7 +343,9 @@ static nyb_status commit(walk *w, size_t block,
 
 static nyb_status round_block(walk *w, size_t block, nyb_err *err)
 {
-    const nyb_status status = nyb_block_weights_load(w->ctx, &w->pass.weights, block, err);
+    nyb_status status = nyb_block_weights_load(w->ctx, &w->pass.weights, block, err);
+    if (status == NYB_OK && w->pass.beside)
+        status = nyb_block_weights_load(w->ctx, &w->beside.pass.weights, block, err);
     if (status != NYB_OK)
         return status;
     return commit(w, block, w->job->hessians ? round_stored : round_stages, err);
@@ -396,6 +409,8 @@ static nyb_status run(walk *w, nyb_err *err)
         status = nyb_imatrix_open(&w->imatrix, w->job, err);
     if (status == NYB_OK && w->forward && finished < blocks)
         status = nyb_pass_embed(&w->pass, err);
+    if (status == NYB_OK && w->pass.beside && finished < blocks)
+        status = nyb_beside_start(&w->beside, finished, err);
     if (status == NYB_OK && w->forward && finished > 0 && finished < blocks)
         status = replay(w, finished, err);
     for (size_t i = 0; i < w->job->count; i++)
@@ -403,6 +418,8 @@ static nyb_status run(walk *w, nyb_err *err)
     for (size_t b = finished; status == NYB_OK && b < blocks; b++)
         status = round_block(w, b, err);
     if (status == NYB_OK && nyb_job_blocks(w->job) > blocks) {
+        w->pass.beside = NULL;
+        nyb_beside_close(&w->beside);
         nyb_activations_close(&w->pass.activations);
         nyb_block_weights_clear(&w->pass.weights);
         status = commit(w, blocks, round_outer, err);
@@ -420,8 +437,11 @@ nyb_status nyb_walk(const nyb_context *ctx, const nyb_job *job, nyb_output *out,
         .all_experts = job->params->experts.calibration == NYB_EXPERTS_ALL,
     };
     nyb_status status = nyb_pass_open(&w.pass, ctx, job->model, &params, err);
+    if (status == NYB_OK && w.forward && job->params->objective == NYB_OBJECTIVE_MODEL)
+        status = nyb_beside_open(&w.beside, &w.pass, job, &params, err);
     if (status == NYB_OK)
         status = run(&w, err);
+    nyb_beside_close(&w.beside);
     nyb_imatrix_close(&w.imatrix);
     nyb_gptq_factor_clear(&w.factor);
     nyb_hessian_clear(&w.hessian);
@@ -471,11 +491,16 @@ nyb_walk_bytes nyb_walk_memory(const nyb_context *ctx, const nyb_job *job)
     if (!job->forward)
         return bytes;
     bytes.hessians += nyb_hessian_scratch(ctx, width, NYB_UNIT_TOKENS);
+    const bool two = job->params->objective == NYB_OBJECTIVE_MODEL;
+    bytes.other += two ? nyb_beside_bytes(ctx, job) : 0;
     const size_t fixed = bytes.weights + bytes.hessians + bytes.other;
     const size_t ceiling = ctx ? ctx->memory_bytes : 0;
     const size_t room = ceiling > fixed ? ceiling - fixed : ceiling > 0 ? 1 : 0;
-    bytes.chunk_samples = nyb_activations_fit(ctx, job->model, s->count, s->length, room);
-    bytes.activations = nyb_activations_memory(ctx, job->model, bytes.chunk_samples, s->length);
-    bytes.spilled = nyb_activations_spill(job->model, bytes.chunk_samples, s->count, s->length);
+    const size_t each = two ? (room + 1) / 2 : room, passes = two ? 2 : 1;
+    bytes.chunk_samples = nyb_activations_fit(ctx, job->model, s->count, s->length, each);
+    bytes.activations =
+        passes * nyb_activations_memory(ctx, job->model, bytes.chunk_samples, s->length);
+    bytes.spilled =
+        passes * nyb_activations_spill(job->model, bytes.chunk_samples, s->count, s->length);
     return bytes;
 }

@@ -15,6 +15,8 @@ static const char *const formats[] = {
     "gguf:Q4_0",          "gguf:Q4_1", "gguf:Q5_0", "gguf:Q5_1", "gguf:Q8_0",
     "gguf:Q2_K",          "gguf:Q3_K", "gguf:Q4_K", "gguf:Q5_K", "gguf:Q6_K",
     "gguf:F16",           "gguf:BF16", "gguf:F32",  NULL};
+// In the order of nyb_objective.
+static const char *const objectives[] = {"layer", "model", NULL};
 static const char *const outer_methods[] = {"none", "rtn", "int4", "int8", "float8", NULL};
 static const char *const bos_words[] = {"auto", "never", "always", NULL};
 
@@ -26,6 +28,7 @@ const nyb_quantizing nyb_quantizing_defaults = {
     .percentile = 99.99,
     .input_percentile = 99.99,
     .expert_min_tokens = 1,
+    .objective_strength = 1.0,
     .num_samples = 128,
     .sequence_length = 2048,
     .pack = true,
@@ -95,6 +98,13 @@ const nyb_option nyb_quantizing_options[] = {
      .value = "WHICH",
      .about = "Of float8: one scale for each tensor, each output channel, or each block of 128 x "
               "128. default: channel; block for --format fp8."},
+    {"objective", 0, NYB_OPTION_CHOICE, INTO(objective), .choices = objectives, .value = "WHAT",
+     .about =
+         "What GPTQ brings a layer's output near to. layer: its own on the inputs that it will "
+         "see. model: the unrounded model's, which then runs beside it; takes twice the time "
+         "and memory."},
+    {"objective-strength", 0, NYB_OPTION_REAL, INTO(objective_strength), .value = "F", .min = 0,
+     .max = 1, .about = "Of --objective model: how much of the way there."},
     {"embedding", 0, NYB_OPTION_CHOICE, INTO(embedding), .choices = outer_methods,
      .value = "METHOD",
      .about = "Also round the embedding, row by row. Needs --format compressed-tensors."},
@@ -229,6 +239,8 @@ nyb_quantize_params nyb_quantizing_params(const nyb_call *call)
                      .float8_type = (nyb_code_kind) (o->float8_type + NYB_CODE_E4M3),
                      .float8_scales = (nyb_scales) o->float8_scales},
         .given = given_settings(call),
+        .objective = (nyb_objective) o->objective,
+        .objective_strength = o->objective_strength,
         .embedding = nyb_call_given(call, "embedding") ? outer_methods[o->embedding] : NULL,
         .head = nyb_call_given(call, "head") ? outer_methods[o->head] : NULL,
         .samples = {.paths = o->calib.at,

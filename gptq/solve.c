@@ -181,6 +181,14 @@ static nyb_status check(const nyb_gptq_factor *factor, nyb_mat w, const nyb_gptq
     return NYB_OK;
 }
 
+static nyb_status check_target(nyb_mat w, nyb_mat target, nyb_err *err)
+{
+    if (!target.at || (target.rows == w.rows && target.cols == w.cols))
+        return NYB_OK;
+    return nyb_fail(err, NYB_E_SHAPE, "the target is %zu x %zu, the weight %zu x %zu", target.rows,
+                    target.cols, w.rows, w.cols);
+}
+
 static nyb_status init_weight(nyb_qweight *out, nyb_mat w, const nyb_grid_params *grid,
                               nyb_err *err)
 {
@@ -203,23 +211,28 @@ nyb_status nyb_gptq_solve(const nyb_context *ctx, const nyb_gptq_factor *factor,
                               .dead_columns = factor->dead_columns,
                               .tokens = factor->tokens};
     *out = (nyb_qweight){0};
+    const nyb_mat goal = params->target.at ? params->target : w;
     nyb_status status = check(factor, w, params, err);
+    if (status == NYB_OK)
+        status = check_target(w, params->target, err);
     if (status != NYB_OK)
         return status;
     status = init_weight(out, w, &params->grid, err);
     if (status != NYB_OK)
         return status;
 
-    status = run(ctx, factor, w, params, out, &result.solver_loss, err);
+    status = run(ctx, factor, goal, params, out, &result.solver_loss, err);
     if (status == NYB_OK)
-        status = refine(ctx, factor, w, params, out, &result, err);
+        status = refine(ctx, factor, goal, params, out, &result, err);
     if (status == NYB_OK && report)
         status = measure(ctx, factor, w, params, out, &result, err);
     if (status != NYB_OK) {
         nyb_qweight_clear(out);
         return status;
     }
-    if (!params->refine)
+    if (params->target.at)
+        result.pass_loss = (double) NAN;
+    else if (!params->refine)
         result.pass_loss = result.loss;
     result.seconds = nyb_seconds() - start;
     if (report)

@@ -83,6 +83,8 @@ typedef struct nyb_gptq_params {
     double damping_limit;   // no damping above this is tried
     size_t block_cols;      // columns solved before their errors reach the columns behind, >= 1
     unsigned refine;        // at most so many rounds of refinement, [0, NYB_REFINE_MOST]
+    nyb_mat target;         // [rows, cols] what is rounded in w's place, see nyb_gptq_target(); .at
+                            // NULL: w itself
     bool skip_measurements; // leave rtn_loss and output_energy out: saves half of the solve's time
 } nyb_gptq_params;
 
@@ -148,7 +150,7 @@ NYB_API void nyb_gptq_factor_clear(nyb_gptq_factor *factor);
 // summed over tokens, without damping.
 typedef struct nyb_gptq_report {
     double loss;           // of the result
-    double pass_loss;      // before refinement; the same without it
+    double pass_loss;      // before refinement; the same without it; NaN with a target
     double rtn_loss;       // of plain rounding with the same grid parameters; NaN if skipped
     double output_energy;  // tr(W H W^T); NaN if skipped
     double relative_error; // loss / output_energy, 0 when there is no output; NaN if skipped
@@ -160,6 +162,32 @@ typedef struct nyb_gptq_report {
     double seconds;        // wall time of the solve, measurements and refinement included
     double refine_seconds; // of these, refinement's
 } nyb_gptq_report;
+
+// Adds x^T d to c [n, n]. f32 products and sums; the same bits for any number of threads.
+//
+//   x, d  [tokens, n]
+NYB_API void nyb_cross_add(const nyb_context *ctx, nyb_mat c, nyb_mat x, nyb_mat d);
+
+// What w has to become for its products with the inputs x of the factor's Hessian to come as near as
+// they can to w's products with other inputs y of the same tokens, those that the layer has in the
+// unrounded model:
+//
+//     out = w + strength w C^T inv(H + lambda I),  C = sum of x^T (y - x)
+//
+// the minimum of |out x - w y|^2 + lambda |out - w|^2 for strength 1. Source: Li et al., "GPTAQ:
+// Efficient Finetuning-Free Quantization for Asymmetric Calibration", arXiv:2504.02692, equation 6,
+// and Zhang et al., "Qronos", arXiv:2505.11695, whose first step it is.
+//
+//   w      [rows, n]  read only
+//   cross  [n, n]     C, by nyb_cross_add()
+//   out    [rows, n]
+//
+// NYB_E_SHAPE  they do not fit each other.
+// NYB_E_NOMEM  no room for one n x n matrix and a tile of rows for each thread.
+NYB_API NYB_NODISCARD nyb_status nyb_gptq_target(const nyb_context *ctx,
+                                                 const nyb_gptq_factor *factor, nyb_mat w,
+                                                 nyb_mat cross, double strength, nyb_mat out,
+                                                 nyb_err *err);
 
 // Rounds w onto a grid, moving each column's rounding error into the columns still to come.
 //

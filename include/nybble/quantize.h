@@ -82,6 +82,12 @@ typedef struct nyb_expert_params {
     nyb_expert_fallback fallback;
 } nyb_expert_params;
 
+// What GPTQ brings a layer's output near to.
+typedef enum nyb_objective {
+    NYB_OBJECTIVE_LAYER = 0, // what the layer gives on the inputs that it will see
+    NYB_OBJECTIVE_MODEL,     // what it gave on the unrounded model's inputs; see nyb_gptq_target()
+} nyb_objective;
+
 typedef struct nyb_quantize_params {
     const char *model;  // Hugging Face folder, or a Keras checkpoint (docs/keras.md); read only
     const char *out;    // folder to be made; for a Keras checkpoint, one of the same kind
@@ -99,6 +105,9 @@ typedef struct nyb_quantize_params {
     // has two: a head of its own, rounded like the embedding unless something else is asked for.
     const char *embedding, *head;
 
+    nyb_objective objective;
+    double objective_strength; // of NYB_OBJECTIVE_MODEL, [0, 1]
+
     nyb_samples_params samples; // .path NULL: no calibration data (enough for rtn and int4)
     // A store of Hessians (calibrate.h) in place of calibration data: no forward pass is run, every
     // layer is solved for the inputs that the unrounded model gives it. NULL: none.
@@ -113,7 +122,9 @@ typedef struct nyb_quantize_params {
 } nyb_quantize_params;
 
 #define NYB_QUANTIZE_DEFAULTS                                                                      \
-    ((nyb_quantize_params){.settings = NYB_SETTINGS_DEFAULTS, .samples = NYB_SAMPLES_DEFAULTS})
+    ((nyb_quantize_params){.settings = NYB_SETTINGS_DEFAULTS,                                      \
+                           .objective_strength = 1.0,                                              \
+                           .samples = NYB_SAMPLES_DEFAULTS})
 
 // What a finished run has to say; the rest is in OUT/nybble_report.json.
 typedef struct nyb_quantize_result {

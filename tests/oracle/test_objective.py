@@ -1,0 +1,70 @@
+"""--objective model: layers aim at what the unrounded model gives. (That the target solves its
+equations is tests/gptq/target_test.c's.)"""
+import json
+import signal
+import subprocess
+import time
+
+import pytest
+
+from test_quantize import report, settings, sums, text # noqa: F401 (a fixture)
+
+MODEL = ["--objective", "model"]
+
+
+def divergence(nybble, original, folder, text):
+    done = nybble("compare", original, folder, "--text", text, "--max-tokens", 8192, "--window", 256,
+                  "--json")
+    rows = json.loads(done.stdout)["models"]
+    return rows[1]["kl"]
+
+
+@pytest.mark.parametrize("bits", [2, 3])
+def test_predictions_come_back(nybble, stories, text, tmp_path, bits):
+    found = {}
+    for name, more in {"layer": [], "model": MODEL}.items():
+        nybble("quantize", stories, "-o", tmp_path / name, "-b", bits, "-g", "-1", *settings(text),
+               *more)
+        found[name] = divergence(nybble, stories, tmp_path / name, text)
+    print(f"{bits} bits: divergence {found['layer']:.4f} by layers, {found['model']:.4f} by the "
+          "model")
+    assert found["model"] < found["layer"]
+    assert report(tmp_path / "model")["run"]["objective"] == {"kind": "model", "strength": 1.0}
+    assert "objective" not in report(tmp_path / "layer")["run"]
+
+
+def test_the_same_bytes(nybble, stories, text, tmp_path):
+    """Whatever the threads, and with activations that lie on disk."""
+    for name, more in {"a": ["--threads", 1], "b": ["--threads", 3],
+                       "c": ["--memory", "53M"]}.items():
+        nybble("quantize", stories, "-o", tmp_path / name, "-b", 3, "-g", "-1", *settings(text),
+               *MODEL, *more)
+    assert sums(tmp_path / "a") == sums(tmp_path / "b") == sums(tmp_path / "c")
+
+
+def test_resume_gives_the_same_bytes(program, nybble, stories, text, tmp_path):
+    options = ["-b", "3", "-g", "-1", *map(str, settings(text)), *MODEL]
+    nybble("quantize", stories, "-o", tmp_path / "whole", *options)
+    out = tmp_path / "out"
+    journal = tmp_path / "out.partial" / "nybble_journal.jsonl"
+    words = [program, "quantize", stories, "-o", out, *options]
+    child = subprocess.Popen(list(map(str, words)), stdout=subprocess.DEVNULL)
+    while child.poll() is None and (not journal.exists() or journal.read_text().count("\n") < 4):
+        time.sleep(0.001)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    finished = journal.read_text().count("\n") if journal.exists() else 0
+    print(f"killed after {finished} lines of the journal")
+    if not out.exists():
+        nybble("quantize", stories, "-o", out, *options, "--resume")
+    assert sums(out) == sums(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("options, says", [
+    (["-m", "rtn", "-g", "-1"], "--method gptq"),
+    (["-g", "-1", "--objective-strength", "2"], "objective-strength"),
+])
+def test_refusals(nybble, stories, tmp_path, options, says):
+    done = nybble("quantize", stories, "-o", tmp_path / "out", *options, *MODEL, ok=False)
+    assert done.returncode in (1, 2) and says in done.stderr
+    assert not (tmp_path / "out").exists()
