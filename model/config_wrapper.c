@@ -13,7 +13,9 @@ static const nyb_wrapper wrappers[] = {
      "\"query_pre_attn_scalar\": 256, \"sliding_window\": 4096}"},
     {"mistral3", "mistral", NULL},
     {"llama4", "llama4_text", NULL},
-    {"llava", NULL, NULL},
+    {"llava", NULL,
+     "{\"model_type\": \"llama\", \"vocab_size\": 32000, \"hidden_size\": 4096, "
+     "\"intermediate_size\": 11008, \"num_hidden_layers\": 32, \"num_attention_heads\": 32}"},
 };
 
 static const struct {
@@ -72,8 +74,11 @@ nyb_status nyb_wrapper_inside(json_t **out, const json_t *doc, const char *name,
     json_t *const defaults =
         wrapper->defaults ? json_loads(wrapper->defaults, 0, NULL) : json_object();
     json_t *const inside = json_copy((json_t *) (uintptr_t) text);
+    const char *const own = json_string_value(json_object_get(inside, "model_type"));
+    const char *const usual = json_string_value(json_object_get(defaults, "model_type"));
     if (inside && defaults) {
-        json_object_update_missing(inside, defaults);
+        if (!own || !usual || strcmp(own, usual) == 0) // they are those of one family
+            json_object_update_missing(inside, defaults);
         inherit(inside, doc);
         if (wrapper->text_type)
             json_object_set_new(inside, "model_type", json_string(wrapper->text_type));

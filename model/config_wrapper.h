@@ -10,7 +10,7 @@
 typedef struct nyb_wrapper {
     const char *model_type;
     const char *text_type; // of the model inside; NULL: it says so itself
-    const char *defaults;  // JSON: what text_config leaves out
+    const char *defaults;  // JSON: what text_config leaves out, where it names no other model_type
 } nyb_wrapper;
 
 // NULL behind the last.

@@ -114,6 +114,17 @@ def test_a_supported_configuration_lacks_its_tensors_alone(nybble, tmp_path):
     assert done.returncode == 1
 
 
+def test_what_a_wrapper_leaves_out_is_filled_in(nybble, tmp_path):
+    def look(text):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava", "text_config": text}))
+        return inspect(nybble, tmp_path)
+
+    for text in ({}, {"model_type": "llama", "vocab_size": 32064, "rms_norm_eps": 1e-5}):
+        found = look(text)
+        assert found["family"].startswith("Llama") and "no *.safetensors" in found["model_fault"]
+    assert "'hidden_size' is missing" in look({"model_type": "qwen2"})["model_fault"]
+
+
 def test_with_tensors_the_words_are_the_same(nybble, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({**LLAMA, "hidden_act": "xielu", "alibi": True}))
     bare = inspect(nybble, tmp_path)
