@@ -136,6 +136,86 @@ static nyb_status put_part(converting *c, size_t index, nyb_err *err)
     return status;
 }
 
+// What KerasHub calls the layer at the end of a place. Policies of quantised layers go by these names.
+static const char *layer_name(converting *c, const char *place)
+{
+    static const char *const others[][2] = {
+        {"reversible_embedding", "token_embedding"},
+        {"llama_layer_norm", "sequence_output_layernorm"},
+        {"rms_normalization", "final_normalization"},
+        {"layer_normalization", "layer_norm"},
+        {"query_dense", "query"},
+        {"key_dense", "key"},
+        {"value_dense", "value"},
+        {"output_dense", "attention_output"},
+        {"self_attention_layer", "self_attention"},
+        {"gating_ffw", "ffw_gating"},
+        {"gating_ffw_2", "ffw_gating_2"},
+    };
+    static const char *const blocks[][2] = {
+        {"llama_transformer_decoder", "transformer_layer_"},
+        {"transformer_decoder", "transformer_layer_"},
+        {"gemma3_decoder_block", "decoder_block_"},
+    };
+    const char *name = strrchr(place, '/') ? strrchr(place, '/') + 1 : place;
+    name += *name == '_';
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        if (strcmp(name, others[i][0]) == 0)
+            return others[i][1];
+    }
+    for (size_t i = 0; i < sizeof(blocks) / sizeof(blocks[0]); i++) {
+        const size_t length = strlen(blocks[i][0]);
+        if (strncmp(name, blocks[i][0], length) == 0 && (!name[length] || name[length] == '_'))
+            return nyb_arena_format(&c->arena, "%s%s", blocks[i][1],
+                                    name[length] ? name + length + 1 : "0");
+    }
+    return name;
+}
+
+static nyb_status put_name(converting *c, const char *place, nyb_err *err)
+{
+    const char *const group = nyb_arena_format(&c->arena, "%s/vars", place);
+    const char *const name = layer_name(c, place);
+    json_t *const text = name ? json_string(name) : NULL;
+    nyb_status status = group && text ? nyb_hdf5_put_group(c->writer, group, err)
+                                      : nyb_no_memory(err, "a name", strlen(place), 1);
+    if (status == NYB_OK)
+        status = nyb_hdf5_put_attribute(c->writer, group, "name", text, err);
+    json_decref(text);
+    return status;
+}
+
+// Whether an array of the same block, before this one, lies in the place, too.
+static bool was_named(const converting *c, size_t index, const char *place)
+{
+    enum { MOST_OF_A_BLOCK = 16 };
+    const size_t length = strlen(place);
+    for (size_t back = 1; back <= index && back <= MOST_OF_A_BLOCK; back++) {
+        const char *const path = c->parts[index - back].path;
+        if (strncmp(path, place, length) == 0 && path[length] == '/')
+            return true;
+    }
+    return false;
+}
+
+// The names of all layers on the way to an array, each once.
+static nyb_status put_names(converting *c, size_t index, nyb_err *err)
+{
+    const char *const path = c->parts[index].path;
+    const char *const end = strstr(path, "/vars/");
+    nyb_status status = NYB_OK;
+    for (const char *at = strchr(path, '/'); at && at < end && status == NYB_OK;) {
+        at = strchr(at + 1, '/');
+        const size_t length = (size_t) (at - path);
+        const char *const place = nyb_arena_text(&c->arena, path, length);
+        if (!place)
+            return nyb_no_memory(err, "a place", length, 1);
+        if (!was_named(c, index, place))
+            status = put_name(c, place, err);
+    }
+    return status;
+}
+
 static nyb_status write_weights(converting *c, nyb_err *err)
 {
     const char *const path = nyb_path_join(&c->arena, c->partial, "model.weights.h5");
@@ -143,6 +223,8 @@ static nyb_status write_weights(converting *c, nyb_err *err)
                              : nyb_no_memory(err, "a path", strlen(c->partial), 1);
     for (size_t i = 0; i < c->count && status == NYB_OK; i++)
         status = put_part(c, i, err);
+    for (size_t i = 0; i < c->count && status == NYB_OK; i++)
+        status = put_names(c, i, err);
     if (status != NYB_OK)
         return status;
     nyb_hdf5_writer *const writer = c->writer;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "calib/gguf_quantize.h"
+#include "calib/keras_hub_quantize.h"
 #include "calib/keras_quantize.h"
 #include "calib/source_files.h"
 #include "calib/walk.h"
@@ -337,6 +338,8 @@ nyb_status nyb_quantize(const nyb_context *ctx, const nyb_quantize_params *param
 {
     nyb_quantize_result local = {0};
     nyb_job job;
+    if (nyb_hub_gptq_wanted(params))
+        return nyb_hub_gptq(ctx, params, result, err);
     // With a format a preset becomes a folder of that.
     if (nyb_keras_is(params->model) && !(params->format && nyb_path_is_folder(params->model)))
         return nyb_keras_quantize(ctx, params, result, err);

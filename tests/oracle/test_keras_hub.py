@@ -206,3 +206,56 @@ def test_a_preset_that_computes_more_is_refused(nybble, made, tmp_path):
     done = nybble("logits", preset, "--tokens", folder / "ids.npy", "-o", tmp_path / "l.npy",
                   ok=False)
     assert done.returncode == 1 and word in done.stderr
+
+
+def dequantized(found, place):
+    count = len([path for path in found if path.startswith(place + "/vars/")])  # the bias is first
+    codes, scales, zeros, index = (found[f"{place}/vars/{i}"] for i in range(count - 4, count))
+    codes = np.stack([codes & 15, codes >> 4], 1).reshape(-1, codes.shape[1])[:len(scales)]
+    group = index.astype(int)
+    return (codes.astype("float32") - zeros[:, group]) * scales[:, group]  # [out, in]
+
+
+def test_gptq_of_a_preset_is_a_preset(nybble, made, tmp_path):
+    """The codes are those of a folder, in Keras' own arrays; KerasHub computes with them."""
+    name, folder, _ = made
+    kind = "gptq_v2" if name == "gpt2" else "compressed-tensors"
+    options = ["-g", "16", "--calib", folder / "ids.npy"]
+    if name == "gemma3":  # kernels [heads, d, values] have no form in Keras' GPTQ
+        done = nybble("quantize", folder / "preset", "-o", tmp_path / "a", *options, ok=False)
+        assert done.returncode == 1 and "query_dense" in done.stderr
+        recipe = {"modules": [{"pattern": f"*.{n}_proj", "method": "none"} for n in "qkv"]}
+        (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+        options += ["--recipe", tmp_path / "recipe.json"]
+    nybble("quantize", folder / "preset", "-o", tmp_path / "a", *options)
+    nybble("quantize", folder / "preset", "-o", tmp_path / "b", "--format", kind, *options)
+    nybble("convert", tmp_path / "b", "-o", tmp_path / "floats", "-f", "f32")
+    assert not (tmp_path / "a.solve").exists()
+    found, want = arrays(tmp_path / "a"), load_file(tmp_path / "floats" / "model.safetensors")
+    block = {"gpt2": "layers/transformer_decoder_1/", "gemma3": "layers/gemma3_decoder_block_1/"}
+    b = block.get(name, "layers/llama_transformer_decoder_1/")
+    if name == "gpt2":
+        fused = want["transformer.h.1.attn.c_attn.weight"].T
+        assert np.array_equal(dequantized(found, b + "_self_attention_layer/value_dense"), fused[64:])
+        assert np.array_equal(dequantized(found, b + "_feedforward_output_dense"),
+                              want["transformer.h.1.mlp.c_proj.weight"].T)
+    else:
+        up = "gating_ffw_2" if name == "gemma3" else "_feedforward_intermediate_dense"
+        out = "attention/output" if name == "gemma3" else "_self_attention_layer/_output"
+        assert np.array_equal(dequantized(found, b + up),
+                              want["model.layers.1.mlp.up_proj.weight"])
+        assert np.array_equal(dequantized(found, b + out + "_dense"),
+                              want["model.layers.1.self_attn.o_proj.weight"])
+    try:
+        import keras
+        import keras_hub  # noqa: F401
+    except ImportError:
+        missing("keras-hub is not installed")
+    nybble("logits", tmp_path / "b", "--tokens", folder / "ids.npy", "-o", tmp_path / "l.npy")
+    model = keras.saving.deserialize_keras_object(
+        json.loads((tmp_path / "a" / "config.json").read_text()))
+    model.load_weights(str(tmp_path / "a" / "model.weights.h5"))
+    ids = np.load(folder / "ids.npy").astype("int32")
+    states = model({"token_ids": ids, "padding_mask": np.ones_like(ids)})
+    assert close(np.array(model.token_embedding(states, reverse=True).detach()),
+                 np.load(tmp_path / "l.npy"))
