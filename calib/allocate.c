@@ -158,10 +158,12 @@ static nyb_status at_layer(const allocation *a, const nyb_job_layer *layer, nyb_
 static void swap_weights(const allocation *a, const measured *m)
 {
     const nyb_mat w = a->pass.weights.weights[m->layer->index];
-    for (size_t i = 0; i < w.rows * w.cols; i++) {
-        const float kept = w.at[i];
-        w.at[i] = m->rounded[i];
-        m->rounded[i] = kept;
+    for (size_t i = 0; i < w.rows; i++) {
+        for (size_t j = 0; j < w.cols; j++) {
+            const float kept = nyb_row(w, i)[j];
+            nyb_row(w, i)[j] = m->rounded[i * w.cols + j];
+            m->rounded[i * w.cols + j] = kept;
+        }
     }
 }
 
