@@ -123,7 +123,7 @@ typedef struct nyb_quantize_params {
 
 #define NYB_QUANTIZE_DEFAULTS                                                                      \
     ((nyb_quantize_params){.settings = NYB_SETTINGS_DEFAULTS,                                      \
-                           .objective_strength = 1.0,                                              \
+                           .objective_strength = 0.5,                                              \
                            .samples = NYB_SAMPLES_DEFAULTS})
 
 // What a finished run has to say; the rest is in OUT/nybble_report.json.

@@ -29,7 +29,7 @@ def test_predictions_come_back(nybble, stories, text, tmp_path, bits):
     print(f"{bits} bits: divergence {found['layer']:.4f} by layers, {found['model']:.4f} by the "
           "model")
     assert found["model"] < found["layer"]
-    assert report(tmp_path / "model")["run"]["objective"] == {"kind": "model", "strength": 1.0}
+    assert report(tmp_path / "model")["run"]["objective"] == {"kind": "model", "strength": 0.5}
     assert "objective" not in report(tmp_path / "layer")["run"]
 
 
