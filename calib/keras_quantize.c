@@ -109,6 +109,13 @@ static nyb_status check_params(const nyb_quantize_params *p, nyb_err *err)
                         "%s: importance matrices are for GGUF files: leave out "
                         "--imatrix and --imatrix-in",
                         p->model);
+    if (p->embedding || p->head || p->objective != NYB_OBJECTIVE_LAYER)
+        return nyb_fail(
+            err, NYB_E_ARG,
+            "%s: a recipe says which layers of a Keras checkpoint are rounded, and each "
+            "is solved for its own output: leave out --embedding, --head and "
+            "--objective",
+            p->model);
     if (p->resume)
         return nyb_fail(err, NYB_E_ARG, "%s: such a run cannot be resumed: use --force", p->model);
     return NYB_OK;

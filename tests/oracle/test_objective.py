@@ -68,3 +68,9 @@ def test_refusals(nybble, stories, tmp_path, options, says):
     done = nybble("quantize", stories, "-o", tmp_path / "out", *options, *MODEL, ok=False)
     assert done.returncode in (1, 2) and says in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_keras_is_refused(nybble, root, tmp_path):
+    done = nybble("quantize", root / "examples" / "keras" / "dense.keras", "-o",
+                  tmp_path / "out.keras", "-m", "int8", *MODEL, ok=False)
+    assert done.returncode == 1 and "--objective" in done.stderr
