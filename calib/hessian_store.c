@@ -172,7 +172,7 @@ static nyb_status take_root(nyb_hessian_store *s, nyb_err *err)
 
 nyb_status nyb_hessian_store_open(nyb_hessian_store *out, const char *path, nyb_err *err)
 {
-    *out = (nyb_hessian_store){0};
+    *out = (nyb_hessian_store){.sound = json_object()};
     out->path = nyb_arena_text(&out->arena, path, strlen(path));
     nyb_status status = out->path ? nyb_hdf5_open(&out->file, path, err)
                                   : nyb_no_memory(err, "path", strlen(path), 1);
@@ -188,8 +188,30 @@ void nyb_hessian_store_close(nyb_hessian_store *store)
     nyb_hdf5_close(store->file);
     nyb_store_about_clear(&store->about);
     json_decref(store->calibration);
+    json_decref(store->sound);
     nyb_arena_clear(&store->arena);
     *store = (nyb_hessian_store){0};
+}
+
+nyb_status nyb_hessian_store_open_for(nyb_hessian_store *out, const nyb_context *ctx,
+                                      const char *path, const nyb_model *model, bool all_experts,
+                                      nyb_err *err)
+{
+    nyb_store_about about;
+    nyb_context wanted = ctx ? *ctx : (nyb_context){0};
+    nyb_status status = nyb_hessian_store_open(out, path, err);
+    if (status != NYB_OK)
+        return status;
+    if (wanted.compute == NYB_COMPUTE_AUTO)
+        wanted.compute = nyb_hessian_store_compute(out);
+    status = nyb_store_about_make(&about, &wanted, model, all_experts, out->length, err);
+    if (status == NYB_OK) {
+        status = nyb_hessian_store_check(out, &about, "the run", err);
+        nyb_store_about_clear(&about);
+    }
+    if (status != NYB_OK)
+        nyb_hessian_store_close(out);
+    return status;
 }
 
 nyb_compute nyb_hessian_store_compute(const nyb_hessian_store *store)
@@ -207,12 +229,14 @@ static nyb_status read_array(nyb_hessian_store *s, const char *name, const json_
     char hash[NYB_HASH_TEXT];
     const char *const said = json_string_value(json_object_get(attributes, digest));
     const nyb_status status = nyb_hdf5_read(s->file, name, out, err);
-    if (status != NYB_OK)
+    if (status != NYB_OK || json_object_get(s->sound, name))
         return status;
     nyb_hash_of(out->at, out->bytes, hash);
-    if (said && strcmp(said, hash) == 0)
-        return NYB_OK;
-    return damaged(s, name, err);
+    if (!said || strcmp(said, hash) != 0)
+        return damaged(s, name, err);
+    if (!s->unpacked) // those are decoded anew each time
+        json_object_set_new(s->sound, name, json_true());
+    return NYB_OK;
 }
 
 // What was decoded stays in memory while the file is open.

@@ -8,7 +8,7 @@
 // same input share one: the others' groups name the first in their attribute "same_as". Sums are
 // written in the order of the model, and say their place in it: the same sums give the same bytes.
 //
-// Every array's SHA-256 is an attribute of its group, and is compared when it is read.
+// Every array's SHA-256 is an attribute of its group, and is compared when it is read first.
 #ifndef NYB_CALIB_HESSIAN_STORE_H_
 #define NYB_CALIB_HESSIAN_STORE_H_
 
@@ -46,6 +46,7 @@ typedef struct nyb_hessian_store {
     size_t counted;         // tokens that count
     const char *digest;     // SHA-256 of everything in it
     bool unpacked;          // arrays are decoded into memory, which the file keeps while it is open
+    json_t *sound;          // {name: true} arrays that were compared with their digest
 } nyb_hessian_store;
 
 // Opens a store; sums are looked at when they are read.
@@ -55,6 +56,15 @@ typedef struct nyb_hessian_store {
 NYB_NODISCARD nyb_status nyb_hessian_store_open(nyb_hessian_store *out, const char *path,
                                                 nyb_err *err);
 void nyb_hessian_store_close(nyb_hessian_store *store); // zeroed is fine
+
+// Opens the store at `path` and makes sure that it is this model's. What its products were made of is
+// only looked at when ctx says what to make them of.
+//
+// Errors as nyb_hessian_store_open(), nyb_store_about_make() and nyb_hessian_store_check(). On an error
+// out holds nothing.
+NYB_NODISCARD nyb_status nyb_hessian_store_open_for(nyb_hessian_store *out, const nyb_context *ctx,
+                                                    const char *path, const nyb_model *model,
+                                                    bool all_experts, nyb_err *err);
 
 // Whether the store is of this model and of these settings.
 //

@@ -276,8 +276,6 @@ static nyb_status read_samples(const nyb_context *ctx, nyb_job *job, nyb_err *er
     return nyb_samples_open(ctx, &job->samples, job->model, wanted, err);
 }
 
-// Opens the store of Hessians and makes sure that it is one of this model. What its products were made
-// of is only looked at when the caller says what to make them of.
 static nyb_status check_objective(const nyb_job *job, nyb_err *err)
 {
     const nyb_quantize_params *const p = job->params;
@@ -301,26 +299,19 @@ static nyb_status check_objective(const nyb_job *job, nyb_err *err)
 
 static nyb_status open_hessians(const nyb_context *ctx, nyb_job *job, nyb_err *err)
 {
-    nyb_store_about about;
-    nyb_context wanted = ctx ? *ctx : (nyb_context){0};
-    if (!job->params->hessians)
+    const char *const path = job->params->hessians;
+    const bool all_experts = job->params->experts.calibration == NYB_EXPERTS_ALL;
+    if (!path)
         return NYB_OK;
+    if (job->shared)
+        return nyb_shared_store(job->shared, ctx, job->model, path, all_experts, &job->hessians,
+                                err);
     nyb_hessian_store *const store = nyb_arena_alloc(&job->arena, 1, sizeof(*store));
     if (!store)
         return nyb_no_memory(err, "store", 1, sizeof(*store));
-    nyb_status status = nyb_hessian_store_open(store, job->params->hessians, err);
-    if (status != NYB_OK)
-        return status;
-    job->hessians = store;
-    if (wanted.compute == NYB_COMPUTE_AUTO)
-        wanted.compute = nyb_hessian_store_compute(store);
-    status = nyb_store_about_make(&about, &wanted, job->model,
-                                  job->params->experts.calibration == NYB_EXPERTS_ALL,
-                                  store->length, err);
-    if (status == NYB_OK) {
-        status = nyb_hessian_store_check(store, &about, "the run", err);
-        nyb_store_about_clear(&about);
-    }
+    const nyb_status status =
+        nyb_hessian_store_open_for(store, ctx, path, job->model, all_experts, err);
+    job->hessians = status == NYB_OK ? store : NULL;
     return status;
 }
 
@@ -413,7 +404,13 @@ nyb_status nyb_job_check_run(const nyb_job *job, nyb_err *err)
 nyb_status nyb_job_open(const nyb_context *ctx, nyb_job *out, const nyb_quantize_params *params,
                         nyb_err *err)
 {
-    *out = (nyb_job){.params = params};
+    return nyb_job_open_shared(ctx, out, params, NULL, err);
+}
+
+nyb_status nyb_job_open_shared(const nyb_context *ctx, nyb_job *out,
+                               const nyb_quantize_params *params, nyb_shared *shared, nyb_err *err)
+{
+    *out = (nyb_job){.params = params, .shared = shared};
     nyb_status status = find_layout(out, err);
     if (status == NYB_OK)
         status = nyb_recipe_open(&out->recipe, params, err);
@@ -468,7 +465,7 @@ nyb_compute nyb_job_compute(const nyb_context *ctx, const nyb_job *job)
 void nyb_job_close(nyb_job *job)
 {
     nyb_samples_close(&job->samples);
-    if (job->hessians)
+    if (job->hessians && !job->shared)
         nyb_hessian_store_close(job->hessians);
     nyb_model_close(job->model);
     nyb_recipe_close(&job->recipe);
@@ -486,6 +483,12 @@ const nyb_job_layer *nyb_job_block(const nyb_job *job, size_t block, size_t *cou
     while (first + *count < all && job->layers[first + *count].block == block)
         (*count)++;
     return job->layers + first;
+}
+
+size_t nyb_job_place(const nyb_job *job, const nyb_job_layer *layer)
+{
+    size_t count = 0;
+    return (size_t) (nyb_job_block(job, layer->block, &count) - job->layers) + layer->index;
 }
 
 size_t nyb_job_blocks(const nyb_job *job)

@@ -6,6 +6,7 @@
 #include "calib/hessian_store.h"
 #include "calib/recipe.h"
 #include "calib/samples.h"
+#include "calib/shared.h"
 #include "core/hash.h"
 
 // What becomes of a layer.
@@ -58,13 +59,17 @@ typedef struct nyb_job {
     bool forward;    // Hessians are made in the run: tokens are taken along from layer to layer
     nyb_samples samples;
     nyb_hessian_store *hessians; // that layers are solved with instead; NULL: none
-    nyb_dtype dtype; // of the model's linear weights, of the embedding where they are quantised
+    nyb_shared *shared; // what other runs have found out, whose the store is then; NULL: nothing
+    nyb_dtype dtype;    // of the model's linear weights, of the embedding where they are quantised
 } nyb_job;
 
 // Opens the model, merges the settings, checks every layer against the layout, and reads the
 // calibration tokens if some layer needs them. Errors as nyb_quantize(); out holds nothing then.
 NYB_NODISCARD nyb_status nyb_job_open(const nyb_context *ctx, nyb_job *out,
                                       const nyb_quantize_params *params, nyb_err *err);
+NYB_NODISCARD nyb_status nyb_job_open_shared(const nyb_context *ctx, nyb_job *out,
+                                             const nyb_quantize_params *params, nyb_shared *shared,
+                                             nyb_err *err);
 void nyb_job_close(nyb_job *job); // zeroed is fine
 
 // Runs the samples through the model where some layer needs a scale of its input, and sets those.
@@ -78,6 +83,9 @@ nyb_compute nyb_job_compute(const nyb_context *ctx, const nyb_job *job);
 // The layers of one block: *count of them from the pointer returned. Behind the last block are
 // embedding and head, where they do not stay as they are.
 const nyb_job_layer *nyb_job_block(const nyb_job *job, size_t block, size_t *count);
+
+// The layer's place among those of all blocks.
+size_t nyb_job_place(const nyb_job *job, const nyb_job_layer *layer);
 
 // Blocks that a run commits: the model's, and one for embedding and head where they become codes.
 size_t nyb_job_blocks(const nyb_job *job);

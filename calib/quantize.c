@@ -6,6 +6,7 @@
 #include "calib/gguf_quantize.h"
 #include "calib/keras_hub_quantize.h"
 #include "calib/keras_quantize.h"
+#include "calib/shared.h"
 #include "calib/source_files.h"
 #include "calib/walk.h"
 #include "core/clock.h"
@@ -144,8 +145,8 @@ static json_t *describe(const nyb_context *ctx, const nyb_job *job)
         "nybble.run/1", "nybble", build.version, "machine", "kernels", build.kernel_level, "blas",
         build.blas, "blas_core", build.blas_core, "compute", compute_word(ctx, job), "format",
         job->layout->name, "shard_bytes", (json_int_t) job->params->shard_bytes, "model",
-        nyb_source_files(ctx, nyb_model_checkpoint(job->model)), "calibration",
-        describe_samples(job), "layers", describe_layers(job), "experts", describe_experts(job));
+        nyb_shared_files(job->shared, ctx, job->model), "calibration", describe_samples(job),
+        "layers", describe_layers(job), "experts", describe_experts(job));
     if (run && job->params->objective == NYB_OBJECTIVE_MODEL)
         json_object_set_new(
             run, "objective",
@@ -312,6 +313,17 @@ static bool is_done(const nyb_job *job, const json_t *run, nyb_quantize_result *
     return same;
 }
 
+// Factors are kept in what a ceiling leaves of memory.
+static void allow_factors(const nyb_context *ctx, const nyb_job *job)
+{
+    enum { UNLESS_TOLD = 1 << 30 };
+    const nyb_walk_bytes b = nyb_walk_memory(ctx, job);
+    const size_t total = b.activations + b.weights + b.hessians + b.other;
+    if (job->shared)
+        job->shared->factors.limit =
+            ctx->memory_bytes ? ctx->memory_bytes - total : (size_t) UNLESS_TOLD;
+}
+
 static nyb_status run_job(const nyb_context *ctx, const nyb_job *job, nyb_quantize_result *result,
                           nyb_err *err)
 {
@@ -336,6 +348,12 @@ static nyb_status run_job(const nyb_context *ctx, const nyb_job *job, nyb_quanti
 nyb_status nyb_quantize(const nyb_context *ctx, const nyb_quantize_params *params,
                         nyb_quantize_result *result, nyb_err *err)
 {
+    return nyb_quantize_shared(ctx, params, NULL, result, err);
+}
+
+nyb_status nyb_quantize_shared(const nyb_context *ctx, const nyb_quantize_params *params,
+                               nyb_shared *shared, nyb_quantize_result *result, nyb_err *err)
+{
     nyb_quantize_result local = {0};
     nyb_job job;
     if (nyb_hub_gptq_wanted(params))
@@ -353,7 +371,7 @@ nyb_status nyb_quantize(const nyb_context *ctx, const nyb_quantize_params *param
                         "%s: --imatrix-in rounds GGUF files alone: use --format gguf:TYPE and "
                         "--method rtn",
                         params->imatrix_in);
-    nyb_status status = nyb_job_open(ctx, &job, params, err);
+    nyb_status status = nyb_job_open_shared(ctx, &job, params, shared, err);
     if (status != NYB_OK)
         return status;
     nyb_context settled = ctx ? *ctx : (nyb_context){0};
@@ -361,8 +379,10 @@ nyb_status nyb_quantize(const nyb_context *ctx, const nyb_quantize_params *param
     status = check_memory(&settled, &job, err);
     if (status == NYB_OK)
         status = nyb_job_observe(&settled, &job, err);
-    if (status == NYB_OK)
+    if (status == NYB_OK) {
+        allow_factors(&settled, &job);
         status = run_job(&settled, &job, &local, err);
+    }
     nyb_job_close(&job);
     if (status == NYB_OK && result)
         *result = local;

@@ -23,6 +23,7 @@ typedef struct walk {
     nyb_hessian hessian;    // of the current stage's input
     nyb_gptq_factor factor; // of the hessian, zeroed: none yet
     nyb_gptq_params asked;  // what the factor was made for
+    size_t place;           // of the stage's first layer among all, of a stored Hessian
     json_t *records;        // of the current block's layers
     size_t solved;
     nyb_imatrix imatrix;
@@ -39,6 +40,21 @@ static nyb_status accumulate(void *arg, nyb_mat x, nyb_err *err)
     return status;
 }
 
+// The factor of a stored Hessian, which an earlier run may have made.
+static nyb_status prepare_stored(walk *w, const nyb_gptq_params *params, nyb_err *err)
+{
+    nyb_factor_cache *const cache = &w->job->shared->factors;
+    const nyb_factor_key key = nyb_factor_key_of(w->place, params);
+    bool found = false;
+    nyb_status status = nyb_factor_cache_get(cache, key, &w->hessian, &w->factor, &found, err);
+    if (status != NYB_OK || found)
+        return status;
+    status = nyb_gptq_prepare(w->ctx, &w->factor, &w->hessian, params, err);
+    if (status == NYB_OK)
+        nyb_factor_cache_put(cache, key, &w->factor);
+    return status;
+}
+
 // The factor of the stage's Hessian; made anew only when a layer's settings ask for another one.
 static nyb_status prepare(walk *w, const nyb_gptq_params *params, nyb_err *err)
 {
@@ -47,6 +63,8 @@ static nyb_status prepare(walk *w, const nyb_gptq_params *params, nyb_err *err)
         return NYB_OK;
     nyb_gptq_factor_clear(&w->factor);
     w->asked = *params;
+    if (w->job->shared && w->job->hessians)
+        return prepare_stored(w, params, err);
     return nyb_gptq_prepare(w->ctx, &w->factor, &w->hessian, params, err);
 }
 
@@ -109,11 +127,24 @@ static nyb_status record(walk *w, const nyb_job_layer *layer, const nyb_qweight 
     return json_array_append_new(w->records, r) == 0 ? NYB_OK : nyb_no_memory(err, "record", 1, 1);
 }
 
+// What earlier runs may have measured of the layer.
+static nyb_status measure_shared(walk *w, const nyb_job_layer *layer, nyb_mat weight,
+                                 const nyb_grid_params *grid, nyb_gptq_report *report, nyb_err *err)
+{
+    const nyb_shared_layer shared = {.hessian = &w->hessian,
+                                     .w = weight,
+                                     .index = nyb_job_place(w->job, layer),
+                                     .count = w->job->count};
+    return nyb_shared_measure(w->job->shared, w->ctx, &shared, grid, report, err);
+}
+
 static nyb_status solve(walk *w, const nyb_job_layer *layer, nyb_mat weight, nyb_qweight *q,
                         nyb_gptq_report *report, nyb_err *err)
 {
     nyb_solve_params params = nyb_job_solve(w->job, layer);
     nyb_solve_input input = {.hessian = w->hessian.h.at ? &w->hessian : NULL};
+    const bool shared = nyb_job_calibrates(layer) && w->job->shared && w->job->hessians;
+    params.gptq.skip_measurements = shared;
     if (nyb_job_calibrates(layer)) {
         nyb_status status = prepare(w, &params.gptq, err);
         if (status == NYB_OK && w->pass.beside)
@@ -122,7 +153,11 @@ static nyb_status solve(walk *w, const nyb_job_layer *layer, nyb_mat weight, nyb
             return status;
         input.factor = &w->factor;
     }
-    const nyb_status status = nyb_solve_layer(w->ctx, input, weight, &params, q, report, err);
+    nyb_status status = nyb_solve_layer(w->ctx, input, weight, &params, q, report, err);
+    if (status == NYB_OK && shared)
+        status = measure_shared(w, layer, weight, &params.gptq.grid, report, err);
+    if (status != NYB_OK)
+        nyb_qweight_clear(q);
     nyb_free(params.gptq.target.at);
     q->input_scale = layer->input_scale;
     return status;
@@ -276,7 +311,9 @@ static nyb_status round_stage(walk *w, size_t block, size_t stage_index, nyb_err
 // The stage's Hessian from the store: also where no layer is solved with it, for the losses.
 static nyb_status read_stage(walk *w, size_t block, size_t index, nyb_err *err)
 {
+    size_t count = 0;
     const nyb_stage stage = nyb_stage_at(w->job->model, block, index);
+    w->place = nyb_job_place(w->job, nyb_job_block(w->job, block, &count) + stage.first);
     return nyb_hessian_store_read(w->job->hessians,
                                   nyb_linear_at(w->job->model, block, stage.first)->module,
                                   stage.width, &w->hessian, err);

@@ -60,8 +60,10 @@ static const nyb_option table[] = {
     {"format", 'f', NYB_OPTION_TEXT, INTO(format), .value = "FORMAT",
      .about = "Whose readers have to take the choices, as in quantize."},
     {"table", 0, NYB_OPTION_PATH, INTO(table), .value = "FILE",
-     .about = "Also write what was measured, as JSON."},
-    {"force", 0, NYB_OPTION_FLAG, INTO(force), .about = "Replace the files."},
+     .about =
+         "What was measured, as JSON. Written, so that another --target-bits takes it from there."},
+    {"force", 0, NYB_OPTION_FLAG, INTO(force),
+     .about = "Replace the recipe, and a table that was measured otherwise."},
     {0}};
 
 // Whole numbers between commas; the number of them, 0: it is no such list.
@@ -160,6 +162,8 @@ const nyb_command nyb_command_allocate = {
         (const nyb_example[]){
             {"nybble allocate llama --hessians llama.h5 --target-bits 3.2 -o recipe.json",
              "The recipe with the least error at 3.2 bits a weight."},
+            {"nybble allocate llama --hessians llama.h5 -b 2.8 -o r28.json --table llama.json",
+             "With a table that is there, another budget takes a moment."},
             {"nybble quantize llama --hessians llama.h5 --recipe recipe.json -o llama-mixed",
              "The checkpoint of that recipe."},
             {0}},

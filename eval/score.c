@@ -20,6 +20,7 @@ typedef struct scoring {
     nyb_model *const *models;
     size_t models_count, vocabulary, hidden;
     const nyb_windows *windows;
+    nyb_finals *kept; // of models[0]; NULL: nothing
     nyb_score *scores;
 
     // One batch of windows.
@@ -175,11 +176,26 @@ static void aim(scoring *s, const nyb_window *windows, size_t count)
     }
 }
 
+// The original, whose stream an earlier call may have kept.
+static nyb_status run_original(scoring *s, size_t start, nyb_err *err)
+{
+    const size_t floats = s->batch.tokens * s->hidden;
+    float *const at = s->kept ? s->kept->at + start * s->hidden : NULL;
+    if (at && s->kept->known) {
+        memcpy(s->finals[0].at, at, floats * sizeof(float));
+        return NYB_OK;
+    }
+    const nyb_status status = run_model(s, 0, s->windows->ids + start, err);
+    if (status == NYB_OK && at)
+        memcpy(at, s->finals[0].at, floats * sizeof(float));
+    return status;
+}
+
 static nyb_status run_batch(scoring *s, const nyb_window *windows, size_t count, nyb_err *err)
 {
-    nyb_status status = NYB_OK;
     aim(s, windows, count);
-    for (size_t m = 0; status == NYB_OK && m < s->models_count; m++)
+    nyb_status status = run_original(s, windows[0].start, err);
+    for (size_t m = 1; status == NYB_OK && m < s->models_count; m++)
         status = run_model(s, m, s->windows->ids + windows[0].start, err);
     for (size_t t = 0; status == NYB_OK && t < s->batch.tokens; t += s->tile_rows) {
         const size_t left = s->batch.tokens - t;
@@ -250,7 +266,8 @@ static nyb_status check_shapes(nyb_model *const *models, size_t count, nyb_err *
 }
 
 nyb_status nyb_score_windows(const nyb_context *ctx, nyb_model *const *models, size_t count,
-                             const nyb_windows *windows, nyb_score *scores, nyb_err *err)
+                             const nyb_windows *windows, nyb_finals *finals, nyb_score *scores,
+                             nyb_err *err)
 {
     scoring s = {.ctx = ctx,
                  .models = models,
@@ -258,6 +275,7 @@ nyb_status nyb_score_windows(const nyb_context *ctx, nyb_model *const *models, s
                  .vocabulary = nyb_model_config_of(models[0])->vocab,
                  .hidden = nyb_model_config_of(models[0])->hidden,
                  .windows = windows,
+                 .kept = finals,
                  .scores = scores};
     nyb_status status = check_shapes(models, count, err);
     memset(scores, 0, count * sizeof(*scores));
@@ -266,5 +284,7 @@ nyb_status nyb_score_windows(const nyb_context *ctx, nyb_model *const *models, s
         status = score_batch(&s, first, some, err);
         first += some;
     }
+    if (finals)
+        finals->known |= status == NYB_OK;
     return status;
 }

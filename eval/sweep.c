@@ -5,17 +5,20 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "calib/hessian_store.h"
+#include "calib/shared.h"
 #include "core/clock.h"
 #include "core/file.h"
 #include "core/log.h"
 #include "eval/sweep_results.h"
+#include "eval/yardstick.h"
 
 typedef struct sweep {
     const nyb_context *ctx;
     const nyb_sweep_params *params;
     nyb_sweep_spec spec;
     nyb_sweep_lines lines;
+    nyb_shared shared;       // by all points
+    nyb_yardstick yardstick; // .params NULL: not needed yet
     nyb_sweep_result result;
 } sweep;
 
@@ -46,18 +49,15 @@ static nyb_status make_store(sweep *s, const nyb_sweep_calibration *c, nyb_err *
 
 // ---- One point --------------------------------------------------------------------------------
 
+// Measures a checkpoint; NULL: the model as it is.
 static nyb_status evaluate(sweep *s, const char *folder, nyb_compared *out, nyb_err *err)
 {
     const double start = nyb_seconds();
-    const char *const folders[] = {s->spec.model, folder};
-    nyb_compared rows[2];
-    nyb_status status;
-    if (s->spec.kl) {
-        status = nyb_compare(s->ctx, folders, 2, &s->spec.eval_params, rows, err);
-        *out = rows[1];
-    } else {
-        status = nyb_compare(s->ctx, &folder, 1, &s->spec.eval_params, out, err);
-    }
+    nyb_status status = NYB_OK;
+    if (!s->yardstick.params)
+        status = nyb_yardstick_open(&s->yardstick, s->spec.model, &s->spec.eval_params, err);
+    if (status == NYB_OK)
+        status = nyb_yardstick_measure(&s->yardstick, s->ctx, folder, s->spec.kl, out, err);
     s->result.eval_seconds += nyb_seconds() - start;
     return status;
 }
@@ -91,7 +91,7 @@ static nyb_status make_point(sweep *s, const nyb_sweep_task *t, double *seconds,
     nyb_status status = t->params.hessians ? make_store(s, t->calibration, err) : NYB_OK;
     const double made = nyb_seconds();
     if (status == NYB_OK)
-        status = nyb_quantize(s->ctx, &params, NULL, err);
+        status = nyb_quantize_shared(s->ctx, &params, &s->shared, NULL, err);
     *seconds = nyb_seconds() - made;
     s->result.solve_seconds += nyb_seconds() - made;
     return status;
@@ -140,9 +140,7 @@ static nyb_status run_original(sweep *s, nyb_err *err)
     json_t *line = NULL;
     if (!s->spec.eval || nyb_sweep_lines_find(&s->lines, s->spec.key))
         return NYB_OK;
-    const double start = nyb_seconds();
-    nyb_status status = nyb_compare(s->ctx, &s->spec.model, 1, &s->spec.eval_params, &row, err);
-    s->result.eval_seconds += nyb_seconds() - start;
+    nyb_status status = evaluate(s, NULL, &row, err);
     if (status == NYB_OK)
         status = nyb_sweep_line(&line, s->ctx, &s->spec, NULL, &row, err);
     return status == NYB_OK ? nyb_sweep_lines_add(&s->lines, line, err) : status;
@@ -185,7 +183,7 @@ nyb_status nyb_sweep(const nyb_context *ctx, const nyb_sweep_params *params,
                      nyb_sweep_result *result, nyb_err *err)
 {
     const double start = nyb_seconds();
-    sweep s = {.ctx = ctx, .params = params};
+    sweep s = {.ctx = ctx, .params = params, .shared.fleeting = !params->keep};
     nyb_status status = nyb_sweep_spec_open(&s.spec, ctx, params->spec, params->out, err);
     if (status != NYB_OK)
         return status;
@@ -197,6 +195,8 @@ nyb_status nyb_sweep(const nyb_context *ctx, const nyb_sweep_params *params,
     s.result.seconds = nyb_seconds() - start;
     if (status == NYB_OK && result)
         *result = s.result;
+    nyb_yardstick_close(&s.yardstick);
+    nyb_shared_close(&s.shared);
     nyb_sweep_lines_close(&s.lines);
     nyb_sweep_spec_close(&s.spec);
     return status;

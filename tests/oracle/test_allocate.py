@@ -84,13 +84,74 @@ def test_recipe_makes_what_was_chosen(nybble, stories, store, tmp_path, more):
     assert worst < 1e-3
 
 
-def test_same_choice_at_any_thread_count(nybble, stories, store, tmp_path):
-    for threads in (1, 3):
-        nybble("allocate", stories, "--hessians", store, "-b", 3, "-o", tmp_path / f"{threads}.json",
-               "--table", tmp_path / f"t{threads}.json", "--samples", 2, "--threads", threads)
-    assert (tmp_path / "1.json").read_bytes() == (tmp_path / "3.json").read_bytes()
-    assert (tmp_path / "t1.json").read_bytes() == (tmp_path / "t3.json").read_bytes()
-    assert json.loads((tmp_path / "t1.json").read_text())["sensitivity"] == "kl"
+KL = ["--samples", 2, "--bits", "2,3,4", "--groups", "32,-1"]
+
+
+def by_divergence(nybble, stories, store, tmp_path, target, name, table, *more, **options):
+    return nybble("allocate", stories, "--hessians", store, "-b", target, "-o", tmp_path / name,
+                  "--table", tmp_path / table, *KL, *more, **options)
+
+
+@pytest.fixture(scope="module")
+def measured(nybble, stories, store, tmp_path_factory):
+    """A recipe and its table."""
+    place = tmp_path_factory.mktemp("table")
+    by_divergence(nybble, stories, store, place, 3, "r.json", "t.json", "--threads", 1)
+    return place
+
+
+def test_same_choice_at_any_thread_count(nybble, stories, store, measured, tmp_path):
+    by_divergence(nybble, stories, store, tmp_path, 3, "r.json", "t.json", "--threads", 3)
+    for name in ("r.json", "t.json"):
+        assert (tmp_path / name).read_bytes() == (measured / name).read_bytes()
+    table = json.loads((tmp_path / "t.json").read_text())
+    assert table["sensitivity"] == "kl" and len(table["probes"]) == len(table["items"]) == 20
+    assert all([p["weight_bits"] for p in probes] == [2, 3] for probes in table["probes"])
+
+
+def test_table_serves_other_budgets(nybble, stories, store, measured, tmp_path):
+    """What is taken from a table is what would be measured; what is of something else is refused."""
+    old = (measured / "t.json").read_text()
+    (tmp_path / "t.json").write_text(old)
+    by_divergence(nybble, stories, store, tmp_path, 2.7, "r27.json", "t.json")
+    by_divergence(nybble, stories, store, tmp_path, 3, "r30.json", "t.json")
+    assert (tmp_path / "r30.json").read_bytes() == (measured / "r.json").read_bytes()
+    assert (tmp_path / "t.json").read_text() == old
+    assert (tmp_path / "r27.json").read_bytes() != (tmp_path / "r30.json").read_bytes()
+
+    # Numbers that were not measured here show that the table is what counts.
+    table = json.loads(old)
+    for probes in table["probes"]:
+        for probe in probes:
+            probe["kl"] = 0 if probe["weight_bits"] == 2 else 1
+    (tmp_path / "t.json").write_text(json.dumps(table))
+    by_divergence(nybble, stories, store, tmp_path, 4, "r.json", "t.json")
+    modules = json.loads((tmp_path / "r.json").read_text())["modules"]
+    assert len(modules) == 35 and all(m["weight_bits"] == 2 for m in modules)
+
+    for more, words in ((["--asymmetric"], "settings.symmetric is false, was true"),
+                        (["--samples", 3], "samples is 3, was 2"),
+                        (["--alone"], "alone is true, was false"),
+                        (["--bits", "2,3"], "bits is [2,3], was [2,3,4]")):
+        done = by_divergence(nybble, stories, store, tmp_path, 3, "x.json", "t.json", *more, ok=False)
+        assert done.returncode == 1 and words in done.stderr and "--force" in done.stderr
+    for damage in (lambda t: t.pop("probes"), lambda t: t["layers"].pop(),
+                   lambda t: t["layers"][3].update(module="x"),
+                   lambda t: t["layers"][3].update(energy=-1),
+                   lambda t: t["layers"][3]["choices"][1].update(bits=0),
+                   lambda t: t["layers"][3]["choices"][1].update(weight_bits=5),
+                   lambda t: t["layers"][3]["choices"][1].update(loss="1"),
+                   lambda t: t["probes"][2][0].update(kl=None),
+                   lambda t: t["probes"].__setitem__(2, 7),
+                   lambda t: t.update(fixed_bits=-1), lambda t: t.update(schema="x")):
+        table = json.loads(old)
+        damage(table)
+        (tmp_path / "t.json").write_text(json.dumps(table))
+        done = by_divergence(nybble, stories, store, tmp_path, 3, "x.json", "t.json", ok=False)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert not (tmp_path / "x.json").exists()
+    by_divergence(nybble, stories, store, tmp_path, 3, "x.json", "t.json", "--force")
+    assert (tmp_path / "t.json").read_text() == old
 
 
 def test_mixed_is_better_than_uniform(nybble, stories, store, tmp_path):
