@@ -8,11 +8,15 @@
 
 typedef struct nyb_beside {
     nyb_pass pass;
-    nyb_mat cross; // of the current stage's two inputs; .at NULL: none
+    nyb_samples samples; // that the pass is over
+    nyb_mat cross;       // of the current stage's two inputs; .at NULL: none
+    size_t tokens;       // that it was summed over
     double strength;
 } nyb_beside;
 
-// Opens the second pass and hangs it on the first. `main` has to stay where it is.
+// Opens the second pass, over those of the job's samples that its parameters say, and hangs it on the
+// first. Both have to stay where they are. `params` are those of the first, whose chunks are whole
+// numbers of nyb_beside_unit() unless there is only one.
 //
 // Errors as nyb_pass_open(); out holds nothing then.
 NYB_NODISCARD nyb_status nyb_beside_open(nyb_beside *out, nyb_pass *main, const nyb_job *job,
@@ -22,16 +26,36 @@ void nyb_beside_close(nyb_beside *beside); // zeroed is fine
 // Embeds the tokens, and takes them through the first `blocks` blocks.
 NYB_NODISCARD nyb_status nyb_beside_start(nyb_beside *beside, size_t blocks, nyb_err *err);
 
-// A stage's sum of x^T (y - x): begun, added to when nyb_pass_stage() shows x, and dropped.
+// Makes `block` the one that nyb_pass_stage() takes tokens through.
+//
+// Errors as nyb_block_weights_load().
+NYB_NODISCARD nyb_status nyb_beside_load(nyb_beside *beside, size_t block, nyb_err *err);
+
+// A stage's sum of x^T (y - x): begun, and dropped.
 NYB_NODISCARD nyb_status nyb_beside_begin(nyb_beside *beside, size_t width, nyb_err *err);
-void nyb_beside_add(nyb_beside *beside, nyb_mat x);
 void nyb_beside_end(nyb_beside *beside);
+
+// Adds to the sum, and x^T x to the Hessian; `off` is what nyb_pass_stage() shows beside x.
+//
+// Errors as nyb_hessian_add_cross().
+NYB_NODISCARD nyb_status nyb_beside_add(nyb_beside *beside, nyb_hessian *hessian, nyb_mat x,
+                                        nyb_mat off, nyb_err *err);
 
 // What w aims at, in memory that the caller frees by nyb_free(out->at); .at NULL after an error.
 //
 // Errors as nyb_gptq_target().
 NYB_NODISCARD nyb_status nyb_beside_target(const nyb_beside *beside, const nyb_gptq_factor *factor,
                                            nyb_mat w, nyb_mat *out, nyb_err *err);
+
+// How many of the first `samples` samples the second pass has.
+size_t nyb_beside_count(const nyb_job *job, size_t samples);
+
+// Samples that a chunk of the first pass has a whole number of, or all. The second one's has a unit of
+// activations for each.
+size_t nyb_beside_unit(const nyb_job *job);
+
+// As nyb_activations_fit() for both passes together.
+size_t nyb_beside_fit(const nyb_context *ctx, const nyb_job *job, size_t bytes);
 
 // Bytes that it holds beside its activations, on top of a run without it.
 size_t nyb_beside_bytes(const nyb_context *ctx, const nyb_job *job);

@@ -284,6 +284,9 @@ static nyb_status check_objective(const nyb_job *job, nyb_err *err)
     if (!(p->objective_strength >= 0.0 && p->objective_strength <= 1.0))
         return nyb_fail(err, NYB_E_ARG, "the objective's strength is %g, want 0 to 1",
                         p->objective_strength);
+    if (p->objective_step < 1 || p->objective_step > NYB_OBJECTIVE_STEP_MOST)
+        return nyb_fail(err, NYB_E_ARG, "the objective's step is %zu, want 1 to %d",
+                        p->objective_step, NYB_OBJECTIVE_STEP_MOST);
     if (!job->calibrated || p->hessians)
         return nyb_fail(
             err, NYB_E_ARG,

@@ -8,6 +8,8 @@
 
 enum { GATHER_ROWS = 128 }; // tokens of one task when a stage's inputs are gathered
 
+static const size_t not_beside = SIZE_MAX; // a row that another pass does not have
+
 // ---- What the products are made of ---------------------------------------------------------
 
 nyb_compute nyb_calibration_compute(const nyb_context *ctx, nyb_dtype weights)
@@ -37,16 +39,36 @@ typedef struct gather {
     const nyb_pass *pass;
     size_t stage, token0;
     nyb_mat into;
+    const struct gather *from; // the same of another pass, to be subtracted; NULL: nothing is
 } gather;
+
+static void subtract(nyb_mat y, nyb_mat x)
+{
+    for (size_t i = 0; i < y.rows; i++) {
+        float *const to = nyb_row(y, i);
+        const float *const off = nyb_row(x, i);
+        for (size_t j = 0; j < y.cols; j++)
+            to[j] -= off[j];
+    }
+}
+
+static nyb_mat gather_part(const gather *g, size_t index)
+{
+    const size_t row0 = index * GATHER_ROWS;
+    const size_t row1 = row0 + GATHER_ROWS < g->into.rows ? row0 + GATHER_ROWS : g->into.rows;
+    const nyb_mat rows = nyb_block(g->into, row0, row1, 0, g->into.cols);
+    nyb_stage_input(&g->pass->activations.batch, &g->pass->weights, g->stage, g->token0 + row0,
+                    rows);
+    return rows;
+}
 
 static void gather_rows(void *arg, size_t index, unsigned worker)
 {
     const gather *const g = arg;
-    const size_t row0 = index * GATHER_ROWS;
-    const size_t row1 = row0 + GATHER_ROWS < g->into.rows ? row0 + GATHER_ROWS : g->into.rows;
+    const nyb_mat rows = gather_part(g, index);
     (void) worker;
-    nyb_stage_input(&g->pass->activations.batch, &g->pass->weights, g->stage, g->token0 + row0,
-                    nyb_block(g->into, row0, row1, 0, g->into.cols));
+    if (g->from)
+        subtract(rows, gather_part(g->from, index));
 }
 
 // The marks of the chunk's tokens, NULL: all of them count.
@@ -77,13 +99,45 @@ static size_t keep_marked(const gather *g)
     return kept;
 }
 
-// Rows [t, t + rows) of the stage's input, in the pass's tile; returns how many count.
-static size_t gather_tile(const nyb_pass *p, size_t stage, size_t t, size_t rows)
+// Rows of a stage's input, in the pass's tile.
+static gather gather_of(const nyb_pass *p, size_t stage, size_t t, size_t rows)
 {
     const size_t width = nyb_stage_at(p->model, p->weights.index, stage).width;
-    gather g = {.pass = p, .stage = stage, .token0 = t, .into = nyb_mat_of(p->tile, rows, width)};
-    nyb_parallel(p->ctx, (rows + GATHER_ROWS - 1) / GATHER_ROWS, gather_rows, &g);
-    return keep_marked(&g);
+    return (gather){
+        .pass = p, .stage = stage, .token0 = t, .into = nyb_mat_of(p->tile, rows, width)};
+}
+
+static void run_gather(gather *g)
+{
+    const size_t tasks = (g->into.rows + GATHER_ROWS - 1) / GATHER_ROWS;
+    nyb_parallel(g->pass->ctx, tasks, gather_rows, g);
+}
+
+// Rows [t, t + rows) of the stage's input in the pass's tile, and in the other pass's, where that has
+// them from row `beside` on, what its own differ by. Returns how many count.
+static size_t gather_tile(nyb_pass *p, size_t stage, size_t t, size_t rows, size_t beside)
+{
+    gather g = gather_of(p, stage, t, rows);
+    p->off = (nyb_mat){0};
+    if (beside == not_beside) {
+        run_gather(&g);
+        return keep_marked(&g);
+    }
+    gather other = gather_of(p->beside, stage, beside, rows);
+    other.from = &g;
+    run_gather(&other);
+    const size_t kept = keep_marked(&g);
+    p->off = nyb_mat_of(p->beside->tile, keep_marked(&other), g.into.cols);
+    return kept;
+}
+
+// Where the other pass has the unit that is the chunk's `index`-th: its first row.
+static size_t row_beside(const nyb_pass *p, size_t stage, size_t index, size_t unit)
+{
+    if (!p->beside || index % p->beside_step != 0)
+        return not_beside;
+    return nyb_stage_row_at(&p->beside->activations.batch, &p->beside->weights, stage,
+                            index / p->beside_step * unit);
 }
 
 // Shows the inputs of the chunk at hand, unit by unit.
@@ -97,11 +151,11 @@ static nyb_status show(nyb_pass *p, size_t stage, nyb_pass_use *use, void *arg, 
         const size_t stop = batch->tokens - u < unit ? batch->tokens : u + unit;
         const size_t first = nyb_stage_row_at(batch, &p->weights, stage, u);
         const size_t end = nyb_stage_row_at(batch, &p->weights, stage, stop);
+        const size_t beside = row_beside(p, stage, u / unit, unit);
         for (size_t t = first; status == NYB_OK && t < end; t += NYB_UNIT_TOKENS) {
             const size_t rows = end - t < NYB_UNIT_TOKENS ? end - t : NYB_UNIT_TOKENS;
-            const size_t kept = gather_tile(p, stage, t, rows);
-            if (p->beside)
-                (void) gather_tile(p->beside, stage, t, rows);
+            const size_t kept =
+                gather_tile(p, stage, t, rows, beside == not_beside ? beside : beside + t - first);
             if (kept > 0)
                 status = use(arg, nyb_mat_of(p->tile, kept, width), err);
         }

@@ -14,9 +14,12 @@ typedef struct nyb_pass {
     nyb_block_weights weights;
     float *tile;    // [NYB_UNIT_TOKENS, widest input] for the caller too, between two calls
     size_t *routed; // [experts] tokens that the current block's router sent to each
-    // Another pass over the same tokens in chunks of the same size, which nyb_pass_stage() takes along.
-    // Whenever it shows rows, those of the other lie in beside->tile. NULL: none.
+    // Another pass that nyb_pass_stage() takes along, over every beside_step-th unit of the same samples, in
+    // as many chunks. NULL: none.
     struct nyb_pass *beside;
+    size_t beside_step;
+    nyb_mat
+        off; // what beside's rows differ by from those that are shown; .at NULL: not among its own
 } nyb_pass;
 
 static const size_t nyb_no_stage = SIZE_MAX;

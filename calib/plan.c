@@ -1,3 +1,4 @@
+#include "calib/beside.h"
 #include "calib/gguf_quantize.h"
 #include "calib/output.h"
 #include "calib/walk.h"
@@ -70,15 +71,26 @@ static nyb_status measure_speeds(const nyb_context *ctx, nyb_quantize_plan *plan
 
 // ---- The work ------------------------------------------------------------------------------
 
+// The part of the tokens that the unrounded model sees too.
+static double share_beside(const nyb_job *job)
+{
+    const size_t samples = job->samples.count;
+    return job->forward && job->params->objective == NYB_OBJECTIVE_MODEL
+               ? (double) nyb_beside_count(job, samples) / (double) samples
+               : 0.0;
+}
+
 static void count_layer(const nyb_job *job, const nyb_job_layer *layer, double tokens,
                         nyb_quantize_plan *p)
 {
     const double rows = (double) layer->linear->rows, cols = (double) layer->linear->cols;
     if (job->forward)
-        p->forward_flops += 2.0 * tokens * rows * cols;
+        p->forward_flops += 2.0 * (1.0 + share_beside(job)) * tokens * rows * cols;
     if (nyb_job_calibrates(layer))
-        // The solve and two losses; refinement's rounds and the product that it starts from.
-        p->solve_flops += (3.0 + 2.0 * (layer->settings.refine + (layer->settings.refine > 0))) *
+        // The solve and two losses; refinement's rounds and the product that it starts from; the
+        // target's three products, two of them with triangles.
+        p->solve_flops += (3.0 + 2.0 * (layer->settings.refine + (layer->settings.refine > 0)) +
+                           (share_beside(job) > 0.0 ? 4.0 : 0.0)) *
                           rows * cols * cols;
 }
 
@@ -121,13 +133,14 @@ static void count_block(const nyb_job *job, size_t block, nyb_quantize_plan *p)
             needed |= nyb_job_calibrates(&layers[i]);
         }
         if (needed) {
-            p->hessian_flops += job->forward ? tokens * width * width : 0.0;
+            p->hessian_flops +=
+                job->forward ? (1.0 + 2.0 * share_beside(job)) * tokens * width * width : 0.0;
             p->factor_flops += 2.0 / 3.0 * width * width * width;
         }
     }
     if (job->forward) // half of the scores lie above the diagonal
-        p->forward_flops += 2.0 * (double) p->tokens * (double) p->sequence_length *
-                            (double) (c->heads * c->head_dim);
+        p->forward_flops += 2.0 * (1.0 + share_beside(job)) * (double) p->tokens *
+                            (double) p->sequence_length * (double) (c->heads * c->head_dim);
 }
 
 static void count_work(const nyb_job *job, nyb_quantize_plan *p)

@@ -148,9 +148,10 @@ static json_t *describe(const nyb_context *ctx, const nyb_job *job)
         nyb_shared_files(job->shared, ctx, job->model), "calibration", describe_samples(job),
         "layers", describe_layers(job), "experts", describe_experts(job));
     if (run && job->params->objective == NYB_OBJECTIVE_MODEL)
-        json_object_set_new(
-            run, "objective",
-            json_pack("{s:s, s:f}", "kind", "model", "strength", job->params->objective_strength));
+        json_object_set_new(run, "objective",
+                            json_pack("{s:s, s:f, s:I}", "kind", "model", "strength",
+                                      job->params->objective_strength, "step",
+                                      (json_int_t) job->params->objective_step));
     return run;
 }
 

@@ -34,10 +34,8 @@ typedef struct walk {
 static nyb_status accumulate(void *arg, nyb_mat x, nyb_err *err)
 {
     walk *const w = arg;
-    const nyb_status status = nyb_hessian_add(w->ctx, &w->hessian, x, err);
-    if (status == NYB_OK && w->pass.beside)
-        nyb_beside_add(&w->beside, x);
-    return status;
+    return w->pass.off.at ? nyb_beside_add(&w->beside, &w->hessian, x, w->pass.off, err)
+                          : nyb_hessian_add(w->ctx, &w->hessian, x, err);
 }
 
 // The factor of a stored Hessian, which an earlier run may have made.
@@ -382,7 +380,7 @@ static nyb_status round_block(walk *w, size_t block, nyb_err *err)
 {
     nyb_status status = nyb_block_weights_load(w->ctx, &w->pass.weights, block, err);
     if (status == NYB_OK && w->pass.beside)
-        status = nyb_block_weights_load(w->ctx, &w->beside.pass.weights, block, err);
+        status = nyb_beside_load(&w->beside, block, err);
     if (status != NYB_OK)
         return status;
     return commit(w, block, w->job->hessians ? round_stored : round_stages, err);
@@ -497,6 +495,24 @@ static size_t refine_bytes(const nyb_job_layer *layer)
     return (nyb_layout_groups(&layer->spec) + (reordered ? cols : 0)) * cols * sizeof(float);
 }
 
+// What the activations take of `room` bytes, 0: no limit.
+static void fit_activations(const nyb_context *ctx, const nyb_job *job, size_t room,
+                            nyb_walk_bytes *bytes)
+{
+    const nyb_samples *const s = &job->samples;
+    const bool two = job->params->objective == NYB_OBJECTIVE_MODEL;
+    const size_t chunk = two ? nyb_beside_fit(ctx, job, room)
+                             : nyb_activations_fit(ctx, job->model, s->count, s->length, room);
+    bytes->chunk_samples = chunk;
+    bytes->activations = nyb_activations_memory(ctx, job->model, chunk, s->length);
+    bytes->spilled = nyb_activations_spill(job->model, chunk, s->count, s->length);
+    if (!two)
+        return;
+    const size_t other = nyb_beside_count(job, chunk), all = nyb_beside_count(job, s->count);
+    bytes->activations += nyb_activations_memory(ctx, job->model, other, s->length);
+    bytes->spilled += nyb_activations_spill(job->model, other, all, s->length);
+}
+
 nyb_walk_bytes nyb_walk_memory(const nyb_context *ctx, const nyb_job *job)
 {
     const size_t width = nyb_pass_width(job->model);
@@ -528,16 +544,10 @@ nyb_walk_bytes nyb_walk_memory(const nyb_context *ctx, const nyb_job *job)
     if (!job->forward)
         return bytes;
     bytes.hessians += nyb_hessian_scratch(ctx, width, NYB_UNIT_TOKENS);
-    const bool two = job->params->objective == NYB_OBJECTIVE_MODEL;
-    bytes.other += two ? nyb_beside_bytes(ctx, job) : 0;
+    if (job->params->objective == NYB_OBJECTIVE_MODEL)
+        bytes.other += nyb_beside_bytes(ctx, job);
     const size_t fixed = bytes.weights + bytes.hessians + bytes.other;
     const size_t ceiling = ctx ? ctx->memory_bytes : 0;
-    const size_t room = ceiling > fixed ? ceiling - fixed : ceiling > 0 ? 1 : 0;
-    const size_t each = two ? (room + 1) / 2 : room, passes = two ? 2 : 1;
-    bytes.chunk_samples = nyb_activations_fit(ctx, job->model, s->count, s->length, each);
-    bytes.activations =
-        passes * nyb_activations_memory(ctx, job->model, bytes.chunk_samples, s->length);
-    bytes.spilled =
-        passes * nyb_activations_spill(job->model, bytes.chunk_samples, s->count, s->length);
+    fit_activations(ctx, job, ceiling > fixed ? ceiling - fixed : ceiling > 0 ? 1 : 0, &bytes);
     return bytes;
 }

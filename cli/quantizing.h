@@ -16,7 +16,7 @@ typedef struct nyb_quantizing {
     bool asymmetric, scale_search, static_groups, force, resume;
     bool pack, chat;
     double damping, percentile, input_percentile, objective_strength, target_bits;
-    size_t num_samples, sequence_length, seed, shard_size, expert_min_tokens;
+    size_t num_samples, sequence_length, seed, shard_size, expert_min_tokens, objective_step;
 } nyb_quantizing;
 
 extern const nyb_quantizing nyb_quantizing_defaults;

@@ -33,10 +33,8 @@ size_t nyb_hessian_scratch(const nyb_context *ctx, size_t n, size_t tokens)
     return nyb_gemm_packed(gemm_of(ctx), n, slice) * sizeof(uint32_t);
 }
 
-static nyb_status make_room(const nyb_context *ctx, nyb_hessian *hessian, size_t tokens,
-                            nyb_err *err)
+static nyb_status make_room(nyb_hessian *hessian, size_t bytes, nyb_err *err)
 {
-    const size_t bytes = nyb_hessian_scratch(ctx, hessian->h.rows, tokens);
     if (bytes <= hessian->scratch_bytes)
         return NYB_OK;
     nyb_free(hessian->scratch);
@@ -48,17 +46,42 @@ static nyb_status make_room(const nyb_context *ctx, nyb_hessian *hessian, size_t
     return NYB_OK;
 }
 
+// Tokens [t, t + NYB_HESSIAN_SLICE) of x^T.
+static nyb_operand slice_at(nyb_mat x, size_t t)
+{
+    const size_t end = x.rows - t < NYB_HESSIAN_SLICE ? x.rows : t + NYB_HESSIAN_SLICE;
+    return nyb_operand_turned(nyb_block(x, t, end, 0, x.cols));
+}
+
 nyb_status nyb_hessian_add(const nyb_context *ctx, nyb_hessian *hessian, nyb_mat x, nyb_err *err)
 {
     const size_t n = hessian->h.rows;
     if (x.cols != n)
         return nyb_fail(err, NYB_E_SHAPE, "activations have %zu columns, the hessian %zu", x.cols,
                         n);
-    const nyb_status status = make_room(ctx, hessian, x.rows, err);
+    const nyb_status status = make_room(hessian, nyb_hessian_scratch(ctx, n, x.rows), err);
     for (size_t t = 0; status == NYB_OK && t < x.rows; t += NYB_HESSIAN_SLICE) {
-        const size_t end = x.rows - t < NYB_HESSIAN_SLICE ? x.rows : t + NYB_HESSIAN_SLICE;
-        const nyb_operand slice = nyb_operand_turned(nyb_block(x, t, end, 0, n));
+        const nyb_operand slice = slice_at(x, t);
         nyb_syrk_run(ctx, gemm_of(ctx), hessian->h, &slice, hessian->scratch);
+    }
+    if (status == NYB_OK)
+        hessian->tokens += x.rows;
+    return status;
+}
+
+nyb_status nyb_hessian_add_cross(const nyb_context *ctx, nyb_hessian *hessian, nyb_mat x,
+                                 nyb_mat cross, nyb_mat d, nyb_err *err)
+{
+    const size_t n = hessian->h.rows;
+    if (x.cols != n || d.cols != n || d.rows != x.rows || cross.rows != n || cross.cols != n)
+        return nyb_fail(err, NYB_E_SHAPE,
+                        "activations are %zu x %zu and %zu x %zu, the hessian is of order %zu, the "
+                        "cross-moment %zu x %zu",
+                        x.rows, x.cols, d.rows, d.cols, n, cross.rows, cross.cols);
+    const nyb_status status = make_room(hessian, 2 * nyb_hessian_scratch(ctx, n, x.rows), err);
+    for (size_t t = 0; status == NYB_OK && t < x.rows; t += NYB_HESSIAN_SLICE) {
+        const nyb_operand of_x = slice_at(x, t), of_d = slice_at(d, t);
+        nyb_syrk_cross_run(ctx, gemm_of(ctx), hessian->h, cross, &of_x, &of_d, hessian->scratch);
     }
     if (status == NYB_OK)
         hessian->tokens += x.rows;

@@ -7,10 +7,11 @@
 
 #include "core/memory.h"
 #include "core/threads.h"
+#include "gptq/squares.h"
 #include "kernels/gemm.h"
 #include "nybble/gptq.h"
 
-enum { ROWS = 96, BLOCK = 256 };
+enum { ROWS = 96, BLOCK = NYB_SQUARE };
 
 typedef struct loss_job {
     const nyb_gemm *gemm;
@@ -22,16 +23,6 @@ typedef struct loss_job {
     size_t scratch_floats; // of one worker
     double *losses;        // of each tile
 } loss_job;
-
-static size_t blocks(size_t n)
-{
-    return (n + BLOCK - 1) / BLOCK;
-}
-
-static size_t end_of(size_t block, size_t n)
-{
-    return n - block * BLOCK < BLOCK ? n : (block + 1) * BLOCK;
-}
 
 // Block row i and block column j >= i, column by column.
 static size_t block_place(const loss_job *job, size_t i, size_t j)
@@ -48,7 +39,8 @@ static void pack_block(void *arg, size_t index, unsigned worker)
     (void) worker;
     for (; index > j; j++)
         index -= j + 1;
-    const size_t i = index, i0 = i * BLOCK, i1 = end_of(i, n), j0 = j * BLOCK, j1 = end_of(j, n);
+    const size_t i = index, i0 = i * BLOCK, i1 = nyb_square_end(i, n), j0 = j * BLOCK,
+                 j1 = nyb_square_end(j, n);
     nyb_mat part = nyb_block(job->h, i0, i1, j0, j1);
     if (i == j) {
         memset(square, 0, sizeof(square));
@@ -106,7 +98,7 @@ static void measure_tile(void *arg, size_t tile, unsigned worker)
 {
     const loss_job *const job = arg;
     const nyb_gemm *const g = job->gemm;
-    const size_t n = job->h.rows, row0 = tile * ROWS, count = blocks(n), words = part_words(g);
+    const size_t n = job->h.rows, row0 = tile * ROWS, count = nyb_squares(n), words = part_words(g);
     const size_t rows = job->w.rows - row0 < ROWS ? job->w.rows - row0 : ROWS;
     float *const scratch = job->scratch + worker * job->scratch_floats;
     uint32_t *const packed = (uint32_t *) (void *) scratch;
@@ -115,15 +107,16 @@ static void measure_tile(void *arg, size_t tile, unsigned worker)
     double total = 0.0;
     load(job, d, row0);
     for (size_t k = 0; k < count; k++) {
-        const nyb_operand part = nyb_operand_of(nyb_block(d, 0, rows, k * BLOCK, end_of(k, n)));
+        const nyb_operand part =
+            nyb_operand_of(nyb_block(d, 0, rows, k * BLOCK, nyb_square_end(k, n)));
         nyb_gemm_pack(g, packed + k * words, &part, 0, nyb_gemm_panels(rows, g->width));
     }
     for (size_t j = 0; j < count; j++) {
-        const nyb_mat here = nyb_block(d, 0, rows, j * BLOCK, end_of(j, n));
+        const nyb_mat here = nyb_block(d, 0, rows, j * BLOCK, nyb_square_end(j, n));
         const nyb_mat sum = nyb_mat_of(product, rows, here.cols);
         for (size_t k = 0; k <= j; k++)
             nyb_gemm_tile(g, sum, packed + k * words, job->packed + block_place(job, k, j),
-                          end_of(k, n) - k * BLOCK, 1.0f, k > 0);
+                          nyb_square_end(k, n) - k * BLOCK, 1.0f, k > 0);
         total += inner_product(here, sum);
     }
     job->losses[tile] = 2.0 * total;
@@ -143,7 +136,7 @@ static nyb_status report_weight(nyb_mat w, nyb_err *err)
 
 static nyb_status measure(const nyb_context *ctx, loss_job *job, double *loss, nyb_err *err)
 {
-    const size_t n = job->h.rows, count = blocks(n), threads = nyb_threads(ctx);
+    const size_t n = job->h.rows, count = nyb_squares(n), threads = nyb_threads(ctx);
     const size_t squares = count * (count + 1) / 2, tiles = (job->w.rows + ROWS - 1) / ROWS;
     job->gemm = nyb_gemm_get(NYB_COMPUTE_F32);
     job->block_words = nyb_gemm_packed(job->gemm, BLOCK, BLOCK);
@@ -173,7 +166,7 @@ static nyb_status measure(const nyb_context *ctx, loss_job *job, double *loss, n
 size_t nyb_hessian_loss_bytes(const nyb_context *ctx, size_t n)
 {
     const nyb_gemm *const g = nyb_gemm_get(NYB_COMPUTE_F32);
-    const size_t count = blocks(n);
+    const size_t count = nyb_squares(n);
     return (count * (count + 1) / 2 * nyb_gemm_packed(g, BLOCK, BLOCK) +
             nyb_threads(ctx) * (count * part_words(g) + ROWS * (BLOCK + n))) *
            sizeof(float);

@@ -138,4 +138,9 @@ void nyb_gemm_run(const nyb_context *ctx, const nyb_gemm *g, nyb_mat c, const ny
 void nyb_syrk_run(const nyb_context *ctx, const nyb_gemm *g, nyb_mat c, const nyb_operand *x,
                   uint32_t *scratch);
 
+// As nyb_syrk_run(), with the same bits, and cross += x d^T from the same packed x. d [n, depth],
+// cross [n, n], scratch: twice as many words.
+void nyb_syrk_cross_run(const nyb_context *ctx, const nyb_gemm *g, nyb_mat c, nyb_mat cross,
+                        const nyb_operand *x, const nyb_operand *d, uint32_t *scratch);
+
 #endif // NYB_KERNELS_GEMM_H_

@@ -130,3 +130,42 @@ void nyb_syrk_run(const nyb_context *ctx, const nyb_gemm *g, nyb_mat c, const ny
     nyb_parallel(ctx, packs(g, x), pack_square_task, &s);
     nyb_parallel(ctx, tiles * (tiles + 1) / 2, syrk_task, &s);
 }
+
+// ---- c += x x^T and cross += x d^T --------------------------------------------------------------
+
+typedef struct both {
+    square square;
+    product product;
+    size_t squares; // tasks of the first
+} both;
+
+static void both_task(void *arg, size_t index, unsigned worker)
+{
+    both *const b = arg;
+    if (index < b->squares)
+        syrk_task(&b->square, index, worker);
+    else
+        gemm_task(&b->product, index - b->squares, worker);
+}
+
+void nyb_syrk_cross_run(const nyb_context *ctx, const nyb_gemm *g, nyb_mat c, nyb_mat cross,
+                        const nyb_operand *x, const nyb_operand *d, uint32_t *scratch)
+{
+    const size_t tile = tile_of(c), tiles = nyb_gemm_panels(c.rows, tile);
+    both b = {.square = {.g = g, .c = c, .x = x, .packed = scratch, .tile = tile},
+              .product = {.g = g,
+                          .c = cross,
+                          .a = x,
+                          .b = d,
+                          .packed_a = scratch,
+                          .packed_b = scratch + nyb_gemm_packed(g, x->rows, x->depth),
+                          .alpha = 1.0f,
+                          .add = true,
+                          .tile = tile,
+                          .tiles = tiles},
+              .squares = tiles * (tiles + 1) / 2};
+    assert(c.rows == x->rows && c.cols == x->rows && d->depth == x->depth);
+    assert(cross.rows == x->rows && cross.cols == d->rows && d->rows == x->rows);
+    nyb_parallel(ctx, packs(g, x) + packs(g, d), pack_task, &b.product);
+    nyb_parallel(ctx, b.squares + tiles * tiles, both_task, &b);
+}

@@ -44,6 +44,17 @@ NYB_API void nyb_hessian_clear(nyb_hessian *hessian);
 NYB_API NYB_NODISCARD nyb_status nyb_hessian_add(const nyb_context *ctx, nyb_hessian *hessian,
                                                  nyb_mat x, nyb_err *err);
 
+// As nyb_hessian_add(), to the same bits, and adds x^T d to cross, rounded likewise.
+//
+//   x, d   [tokens, n]
+//   cross  [n, n]
+//
+// NYB_E_SHAPE  they do not fit each other; nothing was added.
+// NYB_E_NOMEM  no room for twice nyb_hessian_scratch() bytes; nothing was added.
+NYB_API NYB_NODISCARD nyb_status nyb_hessian_add_cross(const nyb_context *ctx, nyb_hessian *hessian,
+                                                       nyb_mat x, nyb_mat cross, nyb_mat d,
+                                                       nyb_err *err);
+
 // Bytes that nyb_hessian_add() allocates for the sum over batches of up to `tokens`.
 NYB_API size_t nyb_hessian_scratch(const nyb_context *ctx, size_t n, size_t tokens);
 
@@ -163,11 +174,6 @@ typedef struct nyb_gptq_report {
     double refine_seconds; // of these, refinement's
 } nyb_gptq_report;
 
-// Adds x^T d to c [n, n]. f32 products and sums; the same bits for any number of threads.
-//
-//   x, d  [tokens, n]
-NYB_API void nyb_cross_add(const nyb_context *ctx, nyb_mat c, nyb_mat x, nyb_mat d);
-
 // What w has to become for its products with the inputs x of the factor's Hessian to come as near as
 // they can to w's products with other inputs y of the same tokens, those that the layer has in the
 // unrounded model:
@@ -179,15 +185,20 @@ NYB_API void nyb_cross_add(const nyb_context *ctx, nyb_mat c, nyb_mat x, nyb_mat
 // and Zhang et al., "Qronos", arXiv:2505.11695, whose first step it is.
 //
 //   w      [rows, n]  read only
-//   cross  [n, n]     C, by nyb_cross_add()
+//   cross  [n, n]     C, by nyb_hessian_add_cross(); where it was summed over a part of H's tokens,
+//                     strength has to make up for it
 //   out    [rows, n]
 //
 // NYB_E_SHAPE  they do not fit each other.
-// NYB_E_NOMEM  no room for one n x n matrix and a tile of rows for each thread.
+// NYB_E_NOMEM  no room for nyb_gptq_target_bytes().
 NYB_API NYB_NODISCARD nyb_status nyb_gptq_target(const nyb_context *ctx,
                                                  const nyb_gptq_factor *factor, nyb_mat w,
                                                  nyb_mat cross, double strength, nyb_mat out,
                                                  nyb_err *err);
+
+// Bytes that nyb_gptq_target() allocates: about an n x n matrix and a quarter, and some rows for each
+// thread.
+NYB_API size_t nyb_gptq_target_bytes(const nyb_context *ctx, size_t n);
 
 // Rounds w onto a grid, moving each column's rounding error into the columns still to come.
 //

@@ -88,6 +88,8 @@ typedef enum nyb_objective {
     NYB_OBJECTIVE_MODEL,     // what it gave on the unrounded model's inputs; see nyb_gptq_target()
 } nyb_objective;
 
+enum { NYB_OBJECTIVE_STEP_MOST = 16 };
+
 typedef struct nyb_quantize_params {
     const char *model;  // Hugging Face folder, or a Keras checkpoint (docs/keras.md); read only
     const char *out;    // folder to be made; for a Keras checkpoint, one of the same kind
@@ -107,6 +109,8 @@ typedef struct nyb_quantize_params {
 
     nyb_objective objective;
     double objective_strength; // of NYB_OBJECTIVE_MODEL, [0, 1]
+    size_t objective_step;     // likewise: the unrounded model runs on every so-manieth part of the
+                               // samples, [1, NYB_OBJECTIVE_STEP_MOST]
 
     nyb_samples_params samples; // .path NULL: no calibration data (enough for rtn and int4)
     // A store of Hessians (calibrate.h) in place of calibration data: no forward pass is run, every
@@ -124,6 +128,7 @@ typedef struct nyb_quantize_params {
 #define NYB_QUANTIZE_DEFAULTS                                                                      \
     ((nyb_quantize_params){.settings = NYB_SETTINGS_DEFAULTS,                                      \
                            .objective_strength = 0.5,                                              \
+                           .objective_step = 1,                                                    \
                            .samples = NYB_SAMPLES_DEFAULTS})
 
 // What a finished run has to say; the rest is in OUT/nybble_report.json.

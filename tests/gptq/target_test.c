@@ -5,7 +5,7 @@
 
 #include "nybble/gptq.h"
 
-enum { N = 70, TOKENS = 600, ROWS = 131, DEAD = 7 };
+enum { N = 290, TOKENS = 700, ROWS = 131, DEAD = 7 }; // two blocks of columns, two tiles of rows
 
 static float x[TOKENS * N], d[TOKENS * N], w[ROWS * N], got[ROWS * N];
 
@@ -37,8 +37,9 @@ static void sum_up(sums *s, const nyb_context *ctx, nyb_gptq_order order)
     memset(s->c, 0, sizeof(s->c));
     s->cross = nyb_mat_of(s->c, N, N);
     assert_int_equal(nyb_hessian_init(&s->hessian, N, NULL), NYB_OK);
-    assert_int_equal(nyb_hessian_add(ctx, &s->hessian, nyb_mat_of(x, TOKENS, N), NULL), NYB_OK);
-    nyb_cross_add(ctx, s->cross, nyb_mat_of(x, TOKENS, N), nyb_mat_of(d, TOKENS, N));
+    assert_int_equal(nyb_hessian_add_cross(ctx, &s->hessian, nyb_mat_of(x, TOKENS, N), s->cross,
+                                           nyb_mat_of(d, TOKENS, N), NULL),
+                     NYB_OK);
     assert_int_equal(nyb_gptq_prepare(ctx, &s->factor, &s->hessian, &params, NULL), NYB_OK);
 }
 
@@ -54,6 +55,53 @@ static double sum_of(const float *a, size_t i, const float *b, size_t j)
     for (size_t t = 0; t < TOKENS; t++)
         sum += (double) a[t * N + i] * (double) b[t * N + j];
     return sum;
+}
+
+// The sums are those of the inputs as they are, or rounded, and H is what it is without the other sum.
+// Parts of the tokens add up to the same.
+static void sums_are_those_of_the_inputs(void **state)
+{
+    static sums s;
+    static float parts[N * N];
+    enum { CUT = NYB_HESSIAN_CHUNK };
+    (void) state;
+    fill(2);
+    for (nyb_compute compute = NYB_COMPUTE_F32; compute <= NYB_COMPUTE_BF16; compute++) {
+        const nyb_context ctx = {.compute = compute};
+        nyb_hessian alone, cut;
+        sum_up(&s, &ctx, NYB_ORDER_NONE);
+        assert_int_equal(nyb_hessian_init(&alone, N, NULL), NYB_OK);
+        assert_int_equal(nyb_hessian_init(&cut, N, NULL), NYB_OK);
+        assert_int_equal(nyb_hessian_add(&ctx, &alone, nyb_mat_of(x, TOKENS, N), NULL), NYB_OK);
+        memset(parts, 0, sizeof(parts));
+        for (size_t t = 0; t < TOKENS; t += CUT) {
+            const size_t rows = TOKENS - t < CUT ? TOKENS - t : CUT;
+            assert_int_equal(nyb_hessian_add_cross(&ctx, &cut, nyb_mat_of(x + t * N, rows, N),
+                                                   nyb_mat_of(parts, N, N),
+                                                   nyb_mat_of(d + t * N, rows, N), NULL),
+                             NYB_OK);
+        }
+        assert_int_equal(s.hessian.tokens, TOKENS);
+        assert_memory_equal(s.hessian.h.at, alone.h.at, N * N * sizeof(float));
+        assert_memory_equal(s.hessian.h.at, cut.h.at, N * N * sizeof(float));
+        assert_memory_equal(s.c, parts, sizeof(parts));
+        double worst = 0.0, largest = 0.0;
+        for (size_t i = 0; i < N; i++) {
+            for (size_t j = 0; j < N; j++) {
+                const double want = sum_of(x, i, d, j);
+                worst = fmax(worst, fabs((double) s.c[i * N + j] - want));
+                largest = fmax(largest, fabs(want));
+            }
+        }
+        const double tolerance = compute == NYB_COMPUTE_F32 ? 1e-5 : 4e-3;
+        print_message("%s: off by %.2g of the largest (tolerance %.0g)\n",
+                      compute == NYB_COMPUTE_F32 ? "f32" : "bf16", worst / largest, tolerance);
+        assert_true(largest > 1.0);
+        assert_near(worst / largest, 0.0, tolerance);
+        nyb_hessian_clear(&alone);
+        nyb_hessian_clear(&cut);
+        clear(&s);
+    }
 }
 
 // out (H + lambda I) = w (H + lambda I) + strength w C^T, summed in double from the inputs.
@@ -103,7 +151,7 @@ static void solves_the_normal_equations(void **state)
 static void threads_do_not_change_bits(void **state)
 {
     static sums s;
-    static float first[ROWS * N];
+    static float first[ROWS * N], cross[N * N];
     (void) state;
     fill(4);
     for (unsigned threads = 1; threads <= 4; threads++) {
@@ -112,6 +160,9 @@ static void threads_do_not_change_bits(void **state)
         assert_int_equal(nyb_gptq_target(&ctx, &s.factor, nyb_mat_of(w, ROWS, N), s.cross, 1.0,
                                          nyb_mat_of(threads == 1 ? first : got, ROWS, N), NULL),
                          NYB_OK);
+        if (threads == 1)
+            memcpy(cross, s.c, sizeof(cross));
+        assert_memory_equal(cross, s.c, sizeof(cross));
         if (threads > 1)
             assert_memory_equal(first, got, sizeof(got));
         clear(&s);
@@ -142,12 +193,17 @@ static void shapes_have_to_fit(void **state)
     assert_int_equal(nyb_gptq_target(NULL, &s.factor, nyb_mat_of(w, ROWS, N - 1), s.cross, 1.0,
                                      nyb_mat_of(got, ROWS, N - 1), &err),
                      NYB_E_SHAPE);
+    assert_int_equal(nyb_hessian_add_cross(NULL, &s.hessian, nyb_mat_of(x, TOKENS, N), s.cross,
+                                           nyb_mat_of(d, TOKENS - 1, N), &err),
+                     NYB_E_SHAPE);
+    assert_int_equal(s.hessian.tokens, TOKENS);
     clear(&s);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sums_are_those_of_the_inputs),
         cmocka_unit_test(solves_the_normal_equations),
         cmocka_unit_test(threads_do_not_change_bits),
         cmocka_unit_test(equal_inputs_ask_for_nothing),

@@ -96,8 +96,26 @@ static double worst_error(nyb_mat got, const float *before, const source *a, con
 }
 
 typedef struct outcome {
-    double gemm, syrk;
+    double gemm, syrk, cross;
 } outcome;
+
+// Both sums of one call: the first has the bits that it has alone, which lie in `alone`.
+static void try_cross(const nyb_context *ctx, const nyb_gemm *g, nyb_mat alone, const float *before,
+                      const source *x, const source *d, uint32_t *scratch, outcome *worst)
+{
+    const size_t count = alone.rows * alone.stride;
+    float *const c = nyb_alloc(count, 4), *const cross = nyb_alloc(count, 4);
+    nyb_mat square = alone, other = alone;
+    square.at = c;
+    other.at = cross;
+    memcpy(c, before, count * 4);
+    memcpy(cross, before, count * 4);
+    nyb_syrk_cross_run(ctx, g, square, other, &x->operand, &d->operand, scratch);
+    assert_memory_equal(c, alone.at, count * 4);
+    worst->cross = fmax(worst->cross, worst_error(other, before, x, d, 1.0f, true, false));
+    nyb_free(c);
+    nyb_free(cross);
+}
 
 // One product and one symmetric update of random shapes, on 1 to 4 threads.
 static void try_case(const nyb_gemm *g, nyb_compute compute, uint64_t *seed, outcome *worst)
@@ -109,6 +127,7 @@ static void try_case(const nyb_gemm *g, nyb_compute compute, uint64_t *seed, out
     const float alpha = nyb_random_unit(seed) < 0.5 ? 1.0f : test_uniform(seed);
     const bool add = nyb_random_unit(seed) < 0.5;
     source a = make(m, depth, compute, seed), b = make(n, depth, compute, seed);
+    source d = make(m, depth, compute, seed);
     const size_t count = (m > n ? m : n) * stride, words = nyb_gemm_run_words(g, m, m + n, depth);
     float *const before = nyb_alloc(count, 4), *const c = nyb_alloc(count, 4);
     float *const first = nyb_alloc(count, 4);
@@ -132,9 +151,11 @@ static void try_case(const nyb_gemm *g, nyb_compute compute, uint64_t *seed, out
         nyb_syrk_run(&ctx, g, square, &a.operand, scratch);
         if (threads == 1)
             worst->syrk = fmax(worst->syrk, worst_error(square, before, &a, &a, 1.0f, true, true));
+        try_cross(&ctx, g, square, before, &a, &d, scratch, worst);
     }
     drop(&a);
     drop(&b);
+    drop(&d);
     nyb_free(before);
     nyb_free(c);
     nyb_free(first);
@@ -155,11 +176,12 @@ static void products_are_within_rounding(void **state)
             outcome worst = {0};
             for (int i = 0; i < CASES; i++, tried++)
                 try_case(nyb_gemm_for(compute, levels[l]), compute, &seed, &worst);
-            print_message("%s %s: gemm %.3f, syrk %.3f of the bound of f32 sums\n",
+            print_message("%s %s: gemm %.3f, syrk %.3f, cross %.3f of the bound of f32 sums\n",
                           nyb_cpu_level(levels[l]), compute == NYB_COMPUTE_F32 ? "f32" : "bf16",
-                          worst.gemm, worst.syrk);
+                          worst.gemm, worst.syrk, worst.cross);
             assert_true(worst.gemm > 0.0 && worst.gemm < 1.0);
             assert_true(worst.syrk > 0.0 && worst.syrk < 1.0);
+            assert_true(worst.cross > 0.0 && worst.cross < 1.0);
         }
     }
     assert_true(tried >= 2 * (size_t) CASES);

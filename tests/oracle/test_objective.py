@@ -29,17 +29,39 @@ def test_predictions_come_back(nybble, stories, text, tmp_path, bits):
     print(f"{bits} bits: divergence {found['layer']:.4f} by layers, {found['model']:.4f} by the "
           "model")
     assert found["model"] < found["layer"]
-    assert report(tmp_path / "model")["run"]["objective"] == {"kind": "model", "strength": 0.5}
+    assert report(tmp_path / "model")["run"]["objective"] == {"kind": "model", "strength": 0.5,
+                                                               "step": 1}
     assert "objective" not in report(tmp_path / "layer")["run"]
 
 
-def test_the_same_bytes(nybble, stories, text, tmp_path):
+# Four and a half of the units that activations are cut into.
+MANY = ["--num-samples", 72, "--sequence-length", 128]
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_the_same_bytes(nybble, stories, text, tmp_path, step):
     """Whatever the threads, and with activations that lie on disk."""
+    run = ["quantize", stories, "-b", 3, "-g", "-1", "--calib", text, *MANY, *MODEL,
+           "--objective-step", step]
+    plan = json.loads(nybble("plan", *run[1:], "--json").stdout)["memory"]
+    ceiling = plan["total"] - plan["activations"] * 2 // 5
+    assert json.loads(nybble("plan", *run[1:], "--memory", ceiling, "--json").stdout)["spill_bytes"]
     for name, more in {"a": ["--threads", 1], "b": ["--threads", 3],
-                       "c": ["--memory", "53M"]}.items():
-        nybble("quantize", stories, "-o", tmp_path / name, "-b", 3, "-g", "-1", *settings(text),
-               *MODEL, *more)
+                       "c": ["--memory", ceiling]}.items():
+        nybble(*run, "-o", tmp_path / name, *more)
     assert sums(tmp_path / "a") == sums(tmp_path / "b") == sums(tmp_path / "c")
+    assert report(tmp_path / "a")["run"]["objective"]["step"] == step
+
+
+def test_some_tokens_do(nybble, stories, text, tmp_path):
+    """Part of the tokens gives most of what all of them give."""
+    found = {}
+    for name, more in {"layer": [], "all": MODEL, "half": [*MODEL, "--objective-step", 2]}.items():
+        nybble("quantize", stories, "-o", tmp_path / name, "-b", 2, "-g", "-1", "--calib", text, *MANY,
+               *more)
+        found[name] = divergence(nybble, stories, tmp_path / name, text)
+    print("divergence", found)
+    assert found["half"] - found["all"] < 0.5 * (found["layer"] - found["all"])
 
 
 def test_resume_gives_the_same_bytes(program, nybble, stories, text, tmp_path):
@@ -63,6 +85,7 @@ def test_resume_gives_the_same_bytes(program, nybble, stories, text, tmp_path):
 @pytest.mark.parametrize("options, says", [
     (["-m", "rtn", "-g", "-1"], "--method gptq"),
     (["-g", "-1", "--objective-strength", "2"], "objective-strength"),
+    (["-g", "-1", "--objective-step", "0"], "objective-step"),
 ])
 def test_refusals(nybble, stories, tmp_path, options, says):
     done = nybble("quantize", stories, "-o", tmp_path / "out", *options, *MODEL, ok=False)
