@@ -5,6 +5,7 @@
 #include "calib/hessian_parts.h"
 #include "calib/hessian_store.h"
 #include "calib/pass.h"
+#include "calib/room.h"
 #include "calib/source_files.h"
 #include "core/clock.h"
 #include "core/file.h"
@@ -12,9 +13,6 @@
 #include "core/threads.h"
 #include "nybble/calibrate.h"
 #include "nybble/version.h"
-
-// What the program and its libraries take before a run allocates anything.
-enum { PROGRAM_BYTES = 40 << 20 };
 
 typedef struct making {
     const nyb_context *ctx;
@@ -223,26 +221,21 @@ static json_t *describe_calibration(const making *m)
 // Opens the pass within the ceiling.
 static nyb_status open_pass(making *m, nyb_err *err)
 {
-    const size_t width = nyb_pass_width(m->model), ceiling = m->ctx->memory_bytes;
-    const size_t terms =
-        width * width * sizeof(float) + nyb_hessian_scratch(m->ctx, width, NYB_UNIT_TOKENS);
+    const size_t width = nyb_pass_width(m->model);
     const size_t sums = nyb_triangle(width) * 2 * sizeof(double) * (m->before.file ? 2 : 1);
-    const size_t weights = nyb_block_weights_stored_bytes(m->model);
-    const size_t other =
-        PROGRAM_BYTES + NYB_UNIT_TOKENS * width * sizeof(float) + m->all.count * m->all.length * 5;
-    const size_t fixed = terms + sums + weights + other;
-    const size_t room = ceiling > fixed ? ceiling - fixed : ceiling > 0 ? 1 : 0;
-    const size_t chunk =
-        nyb_activations_fit(m->ctx, m->model, m->samples.count, m->samples.length, room);
-    const size_t activations = nyb_activations_memory(m->ctx, m->model, chunk, m->samples.length);
-    if (ceiling > 0 && fixed + activations > ceiling)
-        return nyb_fail(
-            err, NYB_E_NOMEM,
-            "the run needs at least %zu MiB (activations %zu, weights %zu, Hessians %zu, "
-            "other %zu) and the ceiling is %zu MiB: raise --memory, or lower "
-            "--sequence-length",
-            (fixed + activations) >> 20, activations >> 20, weights >> 20, (terms + sums) >> 20,
-            other >> 20, ceiling >> 20);
+    nyb_room room = {
+        .weights = nyb_block_weights_stored_bytes(m->model),
+        .hessians = sums + width * width * sizeof(float) +
+                    nyb_hessian_scratch(m->ctx, width, NYB_UNIT_TOKENS),
+        .other = NYB_PROGRAM_BYTES + NYB_UNIT_TOKENS * width * sizeof(float) +
+                 m->all.count * m->all.length * 5,
+    };
+    const size_t chunk = nyb_activations_fit(m->ctx, m->model, m->samples.count, m->samples.length,
+                                             nyb_room_left(m->ctx, &room));
+    room.activations = nyb_activations_memory(m->ctx, m->model, chunk, m->samples.length);
+    const nyb_status status = nyb_room_check(m->ctx, &room, err);
+    if (status != NYB_OK)
+        return status;
     char folder[4096];
     const char *const slash = strrchr(m->params->out, '/');
     (void) snprintf(folder, sizeof(folder), "%.*s", slash ? (int) (slash - m->params->out + 1) : 1,

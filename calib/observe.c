@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "calib/activations.h"
+#include "calib/room.h"
 #include "core/log.h"
 #include "core/threads.h"
 #include "kernels/vector.h"
@@ -10,7 +12,7 @@
 
 enum {
     ROWS = 64,            // tokens of one task
-    CHUNK_TOKENS = 16384, // that go through the model together
+    CHUNK_TOKENS = 16384, // that go through the model together at most
 };
 
 typedef struct observation {
@@ -83,11 +85,29 @@ static nyb_status observe_blocks(observation *o, nyb_err *err)
     return status;
 }
 
+// How many samples go through the model together, under the ceiling.
+static nyb_status choose_chunk(const observation *o, const nyb_model *model, size_t *most,
+                               nyb_err *err)
+{
+    const size_t length = o->samples->length, workers = nyb_threads(o->ctx);
+    const size_t observers = workers + o->out->first[nyb_block_count(model)];
+    nyb_room room = {
+        .weights = nyb_block_weights_stored_bytes(model),
+        .other = NYB_PROGRAM_BYTES + observers * sizeof(nyb_observer) +
+                 workers * ROWS * o->widest * sizeof(float) + o->samples->count * length * 5,
+    };
+    *most = CHUNK_TOKENS / length ? CHUNK_TOKENS / length : 1;
+    *most = *most < o->samples->count ? *most : o->samples->count;
+    *most = nyb_activations_fit(o->ctx, model, *most, length, nyb_room_left(o->ctx, &room));
+    room.activations = nyb_activations_memory(o->ctx, model, *most, length);
+    return nyb_room_check(o->ctx, &room, err);
+}
+
 static nyb_status observe_chunks(observation *o, nyb_model *model, nyb_err *err)
 {
     const size_t length = o->samples->length;
-    const size_t most = CHUNK_TOKENS / length ? CHUNK_TOKENS / length : 1;
-    nyb_status status = NYB_OK;
+    size_t most = 0;
+    nyb_status status = choose_chunk(o, model, &most, err);
     for (o->first = 0; status == NYB_OK && o->first < o->samples->count;) {
         const size_t left = o->samples->count - o->first, some = left < most ? left : most;
         status = nyb_batch_init_even(&o->batch, o->ctx, model, some, length, err);

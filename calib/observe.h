@@ -12,11 +12,12 @@ typedef struct nyb_observed {
     nyb_observer *stages; // [first[blocks]]
 } nyb_observed;
 
-// Runs the samples through the model, some thousand tokens at a time, with weights as they lie in
-// the file. The same for any number of threads.
+// Runs the samples through the model, some thousand tokens at a time or what the ceiling of ctx has
+// room for, with weights as they lie in the file. The same for any number of threads and any
+// ceiling.
 //
 // NYB_E_NUMERIC  an input is NaN or infinite; err names the layer.
-// NYB_E_NOMEM    no room. Others as nyb_block_weights_load(). On an error out holds nothing.
+// NYB_E_NOMEM    no room, or none under the ceiling. Others as nyb_block_weights_load(). On an error out holds nothing.
 NYB_NODISCARD nyb_status nyb_observe(const nyb_context *ctx, nyb_observed *out, nyb_model *model,
                                      const nyb_samples *samples, nyb_err *err);
 void nyb_observed_clear(nyb_observed *observed); // zeroed is fine

@@ -335,14 +335,41 @@ static nyb_status check_copies(const nyb_output *out, const nyb_model *written, 
     return status;
 }
 
-// The pages of a checkpoint that were read so far.
-static void release_pages(const nyb_checkpoint *checkpoint)
+// The layers of a block that are read back, side by side.
+typedef struct reading_back {
+    const nyb_output *out;
+    const nyb_model *written;
+    const json_t *layers;
+    nyb_status *status; // [layers]
+    nyb_err *err;       // [layers]
+} reading_back;
+
+static void check_task(void *arg, size_t index, unsigned worker)
 {
-    for (size_t i = 0; i < nyb_checkpoint_files(checkpoint); i++) {
-        size_t bytes = 0;
-        const void *const at = nyb_checkpoint_file_bytes(checkpoint, i, &bytes);
-        nyb_map_release(at, bytes);
+    const reading_back *const r = arg;
+    (void) worker;
+    r->status[index] =
+        check_layer(r->out, r->written, json_array_get(r->layers, index), &r->err[index]);
+}
+
+static nyb_status check_block(const nyb_context *ctx, reading_back *r, nyb_err *err)
+{
+    const size_t count = json_array_size(r->layers);
+    nyb_arena arena = {0};
+    nyb_status status = NYB_OK;
+    r->status = nyb_arena_alloc(&arena, count, sizeof(*r->status));
+    r->err = nyb_arena_alloc(&arena, count, sizeof(*r->err));
+    if (r->status && r->err)
+        nyb_parallel(ctx, count, check_task, r);
+    else
+        status = nyb_no_memory(err, "layers", count, sizeof(*r->err));
+    for (size_t i = 0; status == NYB_OK && i < count; i++) {
+        if (r->status[i] != NYB_OK)
+            status = nyb_fail(err, r->status[i], "%s", r->err[i].text);
     }
+    nyb_arena_clear(&arena);
+    nyb_checkpoint_release(nyb_model_checkpoint(r->written));
+    return status;
 }
 
 static nyb_status verify(const nyb_context *ctx, const nyb_output *out, nyb_err *err)
@@ -351,11 +378,11 @@ static nyb_status verify(const nyb_context *ctx, const nyb_output *out, nyb_err 
     nyb_status status = nyb_model_open(&written, out->partial, err);
     const size_t blocks = json_array_size(out->journal.blocks);
     for (size_t b = 0; status == NYB_OK && b < blocks; b++) {
-        const json_t *const layers =
-            json_object_get(json_array_get(out->journal.blocks, b), "layers");
-        for (size_t i = 0; status == NYB_OK && i < json_array_size(layers); i++)
-            status = check_layer(out, written, json_array_get(layers, i), err);
-        release_pages(nyb_model_checkpoint(written));
+        reading_back r = {.out = out,
+                          .written = written,
+                          .layers =
+                              json_object_get(json_array_get(out->journal.blocks, b), "layers")};
+        status = check_block(ctx, &r, err);
         nyb_step(ctx, &(nyb_progress){
                           .stage = "verify", .unit = "blocks", .done = b + 1, .total = blocks});
     }

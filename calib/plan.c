@@ -163,12 +163,12 @@ static nyb_status plan_job(const nyb_context *ctx, const nyb_job *job, nyb_quant
         .samples = job->samples.count,
         .sequence_length = job->samples.length,
         .tokens = job->samples.count * job->samples.length,
-        .activation_bytes = bytes.activations,
-        .weight_bytes = bytes.weights,
-        .hessian_bytes = bytes.hessians,
-        .other_bytes = bytes.other,
+        .activation_bytes = bytes.room.activations,
+        .weight_bytes = bytes.room.weights,
+        .hessian_bytes = bytes.room.hessians,
+        .other_bytes = bytes.room.other,
         .spill_bytes = bytes.spilled,
-        .memory_bytes = bytes.activations + bytes.weights + bytes.hessians + bytes.other,
+        .memory_bytes = nyb_room_total(&bytes.room),
     };
     count_work(job, p);
     nyb_status status = nyb_output_bytes(job, &p->disk_bytes, err);

@@ -248,20 +248,6 @@ static json_t *certificate(const nyb_job *job, const json_t *run, const nyb_outp
 
 // ---- The run ------------------------------------------------------------------------------
 
-static nyb_status check_memory(const nyb_context *ctx, const nyb_job *job, nyb_err *err)
-{
-    const nyb_walk_bytes b = nyb_walk_memory(ctx, job);
-    const size_t total = b.activations + b.weights + b.hessians + b.other;
-    if (!ctx || ctx->memory_bytes == 0 || total <= ctx->memory_bytes)
-        return NYB_OK;
-    return nyb_fail(err, NYB_E_NOMEM,
-                    "the run needs at least %zu MiB (activations %zu, weights %zu, Hessians %zu, "
-                    "other %zu) and the ceiling is %zu MiB: raise --memory, or lower "
-                    "--sequence-length",
-                    total >> 20, b.activations >> 20, b.weights >> 20, b.hessians >> 20,
-                    b.other >> 20, ctx->memory_bytes >> 20);
-}
-
 static nyb_status run_into(const nyb_context *ctx, const nyb_job *job, nyb_output *out,
                            const json_t *run, nyb_quantize_result *result, nyb_err *err)
 {
@@ -318,11 +304,11 @@ static bool is_done(const nyb_job *job, const json_t *run, nyb_quantize_result *
 static void allow_factors(const nyb_context *ctx, const nyb_job *job)
 {
     enum { UNLESS_TOLD = 1 << 30 };
-    const nyb_walk_bytes b = nyb_walk_memory(ctx, job);
-    const size_t total = b.activations + b.weights + b.hessians + b.other;
+    const nyb_walk_bytes bytes = nyb_walk_memory(ctx, job);
     if (job->shared)
-        job->shared->factors.limit =
-            ctx->memory_bytes ? ctx->memory_bytes - total : (size_t) UNLESS_TOLD;
+        job->shared->factors.limit = ctx->memory_bytes
+                                         ? ctx->memory_bytes - nyb_room_total(&bytes.room)
+                                         : (size_t) UNLESS_TOLD;
 }
 
 static nyb_status run_job(const nyb_context *ctx, const nyb_job *job, nyb_quantize_result *result,
@@ -377,7 +363,8 @@ nyb_status nyb_quantize_shared(const nyb_context *ctx, const nyb_quantize_params
         return status;
     nyb_context settled = ctx ? *ctx : (nyb_context){0};
     settled.compute = nyb_job_compute(ctx, &job);
-    status = check_memory(&settled, &job, err);
+    const nyb_walk_bytes bytes = nyb_walk_memory(&settled, &job);
+    status = nyb_room_check(&settled, &bytes.room, err);
     if (status == NYB_OK)
         status = nyb_job_observe(&settled, &job, err);
     if (status == NYB_OK) {

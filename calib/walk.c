@@ -10,9 +10,6 @@
 #include "core/log.h"
 #include "core/threads.h"
 
-// What the program and its libraries take before a run allocates anything.
-enum { PROGRAM_BYTES = 40 << 20 };
-
 typedef struct walk {
     const nyb_context *ctx;
     const nyb_job *job;
@@ -68,13 +65,29 @@ static nyb_status prepare(walk *w, const nyb_gptq_params *params, nyb_err *err)
 
 // ---- One layer ----------------------------------------------------------------------------
 
-// |W - Q|^2 / |W|^2, row by row in w's place, which is left dequantised.
-static double replace(nyb_mat w, const nyb_qweight *q, float *row)
+// What is left to do with a solved layer: tasks that do not need each other.
+enum { PUT, HASH, REPLACE, REPLACED_ROWS = 64 }; // tasks from REPLACE on are tiles of so many rows
+
+typedef struct finishing {
+    nyb_output *out;
+    const nyb_job_layer *layer;
+    const nyb_qweight *q;
+    nyb_mat weight;    // left dequantised
+    float *rows;       // [workers, weight.cols]
+    double (*sums)[2]; // [tiles] |W - Q|^2 and |W|^2
+    char hash[NYB_HASH_TEXT];
+    nyb_status status; // of putting
+    nyb_err *err;
+} finishing;
+
+static void replace(const finishing *f, size_t tile, float *row)
 {
+    const nyb_mat w = f->weight;
+    const size_t first = tile * REPLACED_ROWS, end = first + REPLACED_ROWS;
     double error = 0.0, energy = 0.0;
-    for (size_t i = 0; i < w.rows; i++) {
+    for (size_t i = first; i < end && i < w.rows; i++) {
         float *const at = nyb_row(w, i);
-        nyb_qweight_dequantize(q, i, nyb_mat_of(row, 1, w.cols));
+        nyb_qweight_dequantize(f->q, i, nyb_mat_of(row, 1, w.cols));
         for (size_t j = 0; j < w.cols; j++) {
             const double off = (double) at[j] - (double) row[j];
             error += off * off;
@@ -82,7 +95,19 @@ static double replace(nyb_mat w, const nyb_qweight *q, float *row)
             at[j] = row[j];
         }
     }
-    return energy > 0.0 ? error / energy : 0.0;
+    f->sums[tile][0] = error;
+    f->sums[tile][1] = energy;
+}
+
+static void finish_task(void *arg, size_t index, unsigned worker)
+{
+    finishing *const f = arg;
+    if (index == PUT)
+        f->status = nyb_output_put(f->out, f->layer, f->q, f->err);
+    else if (index == HASH)
+        nyb_job_hash(f->q, f->hash);
+    else
+        replace(f, index - REPLACE, f->rows + worker * f->weight.cols);
 }
 
 static void set_real(json_t *record, const char *key, double value)
@@ -92,11 +117,10 @@ static void set_real(json_t *record, const char *key, double value)
 }
 
 static nyb_status record(walk *w, const nyb_job_layer *layer, const nyb_qweight *q,
-                         const nyb_gptq_report *report, double weight_error, nyb_err *err)
+                         const nyb_gptq_report *report, const char *hash, double weight_error,
+                         nyb_err *err)
 {
-    char hash[NYB_HASH_TEXT];
     json_t *const r = nyb_settings_json(&layer->settings);
-    nyb_job_hash(q, hash);
     if (!r || json_object_set_new(r, "module", json_string(layer->linear->module)) != 0 ||
         json_object_set_new(r, "sha256", json_string(hash)) != 0)
         return nyb_no_memory(err, "record", 1, 1);
@@ -164,16 +188,33 @@ static nyb_status solve(walk *w, const nyb_job_layer *layer, nyb_mat weight, nyb
 static nyb_status finish_layer(walk *w, const nyb_job_layer *layer, nyb_mat weight,
                                const nyb_qweight *q, const nyb_gptq_report *report, nyb_err *err)
 {
-    const nyb_status status = nyb_output_put(w->out, layer, q, err);
-    if (status != NYB_OK)
-        return status;
-    const double weight_error = replace(weight, q, w->pass.tile);
+    const size_t tiles = (weight.rows + REPLACED_ROWS - 1) / REPLACED_ROWS;
+    finishing f = {.out = w->out,
+                   .layer = layer,
+                   .q = q,
+                   .weight = weight,
+                   .rows = nyb_alloc_raw(nyb_threads(w->ctx) * weight.cols, sizeof(float)),
+                   .sums = nyb_alloc_raw(tiles, sizeof(*f.sums)),
+                   .err = err};
+    double error = 0.0, energy = 0.0;
+    if (f.rows && f.sums)
+        nyb_parallel(w->ctx, REPLACE + tiles, finish_task, &f);
+    else
+        f.status = nyb_no_memory(err, layer->linear->module, tiles, sizeof(*f.sums));
+    for (size_t i = 0; f.status == NYB_OK && i < tiles; i++) {
+        error += f.sums[i][0];
+        energy += f.sums[i][1];
+    }
+    nyb_free(f.rows);
+    nyb_free(f.sums);
+    if (f.status != NYB_OK)
+        return f.status;
     nyb_step(w->ctx, &(nyb_progress){.stage = "quantize",
                                      .item = layer->linear->module,
                                      .unit = "layers",
                                      .done = ++w->solved,
                                      .total = w->job->rounded});
-    return record(w, layer, q, report, weight_error, err);
+    return record(w, layer, q, report, f.hash, energy > 0.0 ? error / energy : 0.0, err);
 }
 
 // Adds to the last layer's record what it has to say as part of an expert.
@@ -496,20 +537,20 @@ static size_t refine_bytes(const nyb_job_layer *layer)
 }
 
 // What the activations take of `room` bytes, 0: no limit.
-static void fit_activations(const nyb_context *ctx, const nyb_job *job, size_t room,
+static void fit_activations(const nyb_context *ctx, const nyb_job *job, size_t left,
                             nyb_walk_bytes *bytes)
 {
     const nyb_samples *const s = &job->samples;
     const bool two = job->params->objective == NYB_OBJECTIVE_MODEL;
-    const size_t chunk = two ? nyb_beside_fit(ctx, job, room)
-                             : nyb_activations_fit(ctx, job->model, s->count, s->length, room);
+    const size_t chunk = two ? nyb_beside_fit(ctx, job, left)
+                             : nyb_activations_fit(ctx, job->model, s->count, s->length, left);
     bytes->chunk_samples = chunk;
-    bytes->activations = nyb_activations_memory(ctx, job->model, chunk, s->length);
+    bytes->room.activations = nyb_activations_memory(ctx, job->model, chunk, s->length);
     bytes->spilled = nyb_activations_spill(job->model, chunk, s->count, s->length);
     if (!two)
         return;
     const size_t other = nyb_beside_count(job, chunk), all = nyb_beside_count(job, s->count);
-    bytes->activations += nyb_activations_memory(ctx, job->model, other, s->length);
+    bytes->room.activations += nyb_activations_memory(ctx, job->model, other, s->length);
     bytes->spilled += nyb_activations_spill(job->model, other, all, s->length);
 }
 
@@ -517,8 +558,8 @@ nyb_walk_bytes nyb_walk_memory(const nyb_context *ctx, const nyb_job *job)
 {
     const size_t width = nyb_pass_width(job->model);
     const nyb_samples *const s = &job->samples;
-    nyb_walk_bytes bytes = {.weights = nyb_block_weights_bytes(job->model) +
-                                       nyb_model_outer_bytes(job->model)};
+    nyb_walk_bytes bytes = {0};
+    nyb_room *const room = &bytes.room;
     size_t largest = 0, refined = 0, outer = 0;
     for (size_t i = 0; i < job->count; i++) {
         const size_t more = refine_bytes(&job->layers[i]);
@@ -531,23 +572,22 @@ nyb_walk_bytes nyb_walk_memory(const nyb_context *ctx, const nyb_job *job)
         largest = size > largest ? size : largest;
         outer = size > outer ? size : outer;
     }
-    if (bytes.weights < outer * sizeof(float)) // in the blocks' place
-        bytes.weights = outer * sizeof(float);
+    room->weights = nyb_block_weights_bytes(job->model) + nyb_model_outer_bytes(job->model);
+    if (room->weights < outer * sizeof(float)) // in the blocks' place
+        room->weights = outer * sizeof(float);
     // The codes and their packed copy, the solver's working copies of a row tile for each thread.
     const size_t lines = refined > 0 ? 4 : 1;
-    bytes.other = PROGRAM_BYTES + 3 * largest + nyb_threads(ctx) * lines * 4 * 64 * width;
-    bytes.other += NYB_UNIT_TOKENS * width * sizeof(float) + s->count * s->length * 5;
+    room->other = NYB_PROGRAM_BYTES + 3 * largest + nyb_threads(ctx) * lines * 4 * 64 * width;
+    room->other += NYB_UNIT_TOKENS * width * sizeof(float) + s->count * s->length * 5;
     if (!job->calibrated && !job->hessians)
         return bytes;
-    bytes.hessians =
+    room->hessians =
         2 * width * width * sizeof(float) + nyb_hessian_loss_bytes(ctx, width) + refined;
     if (!job->forward)
         return bytes;
-    bytes.hessians += nyb_hessian_scratch(ctx, width, NYB_UNIT_TOKENS);
+    room->hessians += nyb_hessian_scratch(ctx, width, NYB_UNIT_TOKENS);
     if (job->params->objective == NYB_OBJECTIVE_MODEL)
-        bytes.other += nyb_beside_bytes(ctx, job);
-    const size_t fixed = bytes.weights + bytes.hessians + bytes.other;
-    const size_t ceiling = ctx ? ctx->memory_bytes : 0;
-    fit_activations(ctx, job, ceiling > fixed ? ceiling - fixed : ceiling > 0 ? 1 : 0, &bytes);
+        room->other += nyb_beside_bytes(ctx, job);
+    fit_activations(ctx, job, nyb_room_left(ctx, room), &bytes);
     return bytes;
 }

@@ -4,6 +4,7 @@
 
 #include "calib/activations.h"
 #include "calib/output.h"
+#include "calib/room.h"
 
 // Solves every layer of `job`, block by block and stage by stage, puts it into `out`, and commits
 // each finished block. Blocks that out's journal has finished are run with their rounded weights
@@ -13,10 +14,9 @@
 NYB_NODISCARD nyb_status nyb_walk(const nyb_context *ctx, const nyb_job *job, nyb_output *out,
                                   nyb_err *err);
 
-// Bytes that the walk holds at its peak, by what they are for. Activations get what the ceiling
-// of ctx leaves; the rest of them goes to disk.
+// What the walk holds; activations that there is no room for go to disk.
 typedef struct nyb_walk_bytes {
-    size_t activations, weights, hessians, other;
+    nyb_room room;
     size_t chunk_samples; // samples whose activations are in memory together
     size_t spilled;       // bytes on disk, 0: none
 } nyb_walk_bytes;

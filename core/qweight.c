@@ -111,9 +111,15 @@ void nyb_qweight_dequantize(const nyb_qweight *q, size_t row0, nyb_mat out)
         const float *const scales = q->scales + (row0 + i) * q->groups;
         const uint8_t *const zeros = q->zeros + (row0 + i) * q->groups;
         float *const to = nyb_row(out, i);
-        for (size_t j = 0; j < q->cols; j++) {
+        for (size_t j = 0; q->irregular && j < q->cols; j++) {
             const uint32_t g = q->group_of[j];
             to[j] = scales[g] * (float) ((int) codes[j] - (int) zeros[g]);
+        }
+        for (size_t g = 0; !q->irregular && g < q->groups; g++) {
+            const size_t end =
+                (g + 1) * q->group_size < q->cols ? (g + 1) * q->group_size : q->cols;
+            for (size_t j = g * q->group_size; j < end; j++)
+                to[j] = scales[g] * (float) ((int) codes[j] - (int) zeros[g]);
         }
         const float *const mins = q->mins ? q->mins + (row0 + i) * q->groups : NULL;
         for (size_t j = 0; mins && j < q->cols; j++)

@@ -529,3 +529,12 @@ const void *nyb_checkpoint_file_bytes(const nyb_checkpoint *c, size_t index, siz
     *bytes = map->bytes;
     return map->at;
 }
+
+void nyb_checkpoint_release(const nyb_checkpoint *c)
+{
+    for (size_t i = 0; i < nyb_checkpoint_files(c); i++) {
+        size_t bytes = 0;
+        const void *const at = nyb_checkpoint_file_bytes(c, i, &bytes);
+        nyb_map_release(at, bytes);
+    }
+}

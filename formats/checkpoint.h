@@ -61,4 +61,8 @@ size_t nyb_checkpoint_files(const nyb_checkpoint *c);
 const char *nyb_checkpoint_file(const nyb_checkpoint *c, size_t index);
 const void *nyb_checkpoint_file_bytes(const nyb_checkpoint *c, size_t index, size_t *bytes);
 
+// Gives back the pages of the files that were read so far; they are mapped again when needed. A large
+// page reaches beyond the tensor that it was read for, so giving back tensors alone leaves some.
+void nyb_checkpoint_release(const nyb_checkpoint *c);
+
 #endif // NYB_FORMATS_CHECKPOINT_H_

@@ -272,6 +272,7 @@ nyb_status nyb_block_weights_load(const nyb_context *ctx, nyb_block_weights *wei
               .linears = count,
               .status = nyb_arena_alloc(&arena, count, sizeof(*l.status)),
               .err = nyb_arena_alloc(&arena, count, sizeof(*l.err))};
+    nyb_checkpoint_release(nyb_model_checkpoint(weights->model)); // of the block before
     weights->index = index;
     (void) lay_out(weights, index, weights->memory); // the caller may have changed the views
     const nyb_status status = l.status && l.err

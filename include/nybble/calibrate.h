@@ -29,6 +29,7 @@ typedef struct nyb_calibrate_result {
 // NYB_E_ARG      a parameter is outside its range.
 // NYB_E_EXISTS   the file is there and force is not set.
 // NYB_E_NUMERIC  an input is NaN or infinite; err names the layer.
+// NYB_E_NOMEM    memory ran out, or ctx->memory_bytes is less than the least the run needs.
 // Others as the model's files and the samples give them. On an error no file is made.
 NYB_API NYB_NODISCARD nyb_status nyb_calibrate(const nyb_context *ctx,
                                                const nyb_calibrate_params *params,
@@ -60,7 +61,6 @@ typedef struct nyb_hessians_params {
 // NYB_E_EXISTS   the file is there and force is not set.
 // NYB_E_NUMERIC  an input is NaN, infinite, or too large for such sums; err names the layer.
 // NYB_E_NOMEM    memory ran out, or ctx->memory_bytes is less than the least the run needs.
-// NYB_E_UNSUPPORTED  this build has no HDF5.
 // Others as the files give them. On an error no file is made.
 NYB_API NYB_NODISCARD nyb_status nyb_calibrate_hessians(const nyb_context *ctx,
                                                         const nyb_hessians_params *params,

@@ -13,7 +13,7 @@ from compressed_tensors.quantization import QuantizationScheme
 from safetensors.torch import load_file, save_file
 
 from test_float8 import driver  # noqa: F401 (a fixture)
-from test_quantize import fingerprint, padded, report  # noqa: F401 (a fixture)
+from test_quantize import fingerprint, padded, report, run_measured  # noqa: F401 (a fixture)
 
 EPSILON = np.float32(1e-7)
 FLOAT8 = {"F8_E4M3": (ml_dtypes.float8_e4m3fn, 448.0), "F8_E5M2": (ml_dtypes.float8_e5m2, 57344.0)}
@@ -430,6 +430,21 @@ def test_recorded_inputs_are_torchs(nybble, stories, data, tmp_path):
         percentile = ranked[int(np.ceil(0.99 * ranked.size)) - 1]
         assert abs(got["percentile"] - percentile) <= most / 512, (name, got, percentile)
         assert 0 < got["mse"] <= most * 1.0001 and 0 < got["entropy"] <= most * 1.0001
+
+
+@pytest.mark.real  # sanitizers take memory of their own
+def test_a_ceiling_changes_no_recorded_input(program, nybble, stories, data, tmp_path):
+    run = ["calibrate", widened(stories, tmp_path / "wide", 2048), "--calib",
+           data / "text" / "tinystories-sample.txt", "-n", 32, "-l", 256, "--threads", 2]
+    free = run_measured(program, *run, "-o", tmp_path / "free")
+    ceiling = 72 << 20
+    kept = run_measured(program, *run, "-o", tmp_path / "kept", "--memory", ceiling)
+    print(f"peak without a ceiling {free >> 20} MiB, with one of {ceiling >> 20}: {kept >> 20} MiB")
+    assert kept <= ceiling < free
+    assert (tmp_path / "kept").read_bytes() == (tmp_path / "free").read_bytes()
+    done = nybble(*run, "-o", tmp_path / "less", "--memory", "41M", ok=False)
+    assert done.returncode == 1 and "the ceiling is 41 MiB: raise --memory" in done.stderr
+    assert not (tmp_path / "less").exists()
 
 
 # ---- Scales of inputs in the file -----------------------------------------------------------
