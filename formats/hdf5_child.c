@@ -266,12 +266,7 @@ static nyb_status list_array(listing *l, hid_t array, const char *path)
     if (status == NYB_OK)
         status = describe_array(l, array, parts, item, path);
     json_decref(item);
-    if (parts[0] >= 0)
-        (void) H5Tclose(parts[0]);
-    if (parts[1] >= 0)
-        (void) H5Sclose(parts[1]);
-    if (parts[2] >= 0)
-        (void) H5Pclose(parts[2]);
+    nyb_hdf5_close_parts(parts);
     return status;
 }
 

@@ -193,3 +193,13 @@ nyb_status nyb_hdf5_fail(nyb_err *err, nyb_status status, const char *format, ..
     (void) H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_first, why);
     return nyb_fail(err, status, "%s: %s", line, why);
 }
+
+void nyb_hdf5_close_parts(const hid_t parts[3])
+{
+    if (parts[0] >= 0)
+        (void) H5Tclose(parts[0]);
+    if (parts[1] >= 0)
+        (void) H5Sclose(parts[1]);
+    if (parts[2] >= 0)
+        (void) H5Pclose(parts[2]);
+}

@@ -11,6 +11,9 @@
 // The element type in files, to be closed by H5Tclose(); negative when there is none.
 hid_t nyb_hdf5_type_of(nyb_dtype dtype);
 
+// Closes an array's type, space and list of properties; a negative one is none.
+void nyb_hdf5_close_parts(const hid_t parts[3]);
+
 // Which element type a stored type is. False: none that is read.
 bool nyb_hdf5_dtype(hid_t type, nyb_dtype *out);
 

@@ -56,8 +56,7 @@ void nyb_hdf5_discard(nyb_hdf5_writer *w)
 
 nyb_status nyb_hdf5_put_group(nyb_hdf5_writer *w, const char *path, nyb_err *err)
 {
-    hid_t group =
-        *path ? H5Gopen2(w->file, path, H5P_DEFAULT) : H5Gopen2(w->file, "/", H5P_DEFAULT);
+    hid_t group = H5Gopen2(w->file, *path ? path : "/", H5P_DEFAULT);
     if (group < 0)
         group = H5Gcreate2(w->file, path, w->links, H5P_DEFAULT, H5P_DEFAULT);
     if (group < 0)
@@ -124,12 +123,7 @@ nyb_status nyb_hdf5_put(nyb_hdf5_writer *w, const nyb_tensor *tensor,
     const hid_t parts[3] = {nyb_hdf5_type_of(tensor->dtype), make_space(tensor),
                             H5Pcreate(H5P_DATASET_CREATE)};
     nyb_status status = write_array(w, tensor, storage, parts, err);
-    if (parts[0] >= 0)
-        (void) H5Tclose(parts[0]);
-    if (parts[1] >= 0)
-        (void) H5Sclose(parts[1]);
-    if (parts[2] >= 0)
-        (void) H5Pclose(parts[2]);
+    nyb_hdf5_close_parts(parts);
     if (status == NYB_OK && tensor->dtype == NYB_BF16) {
         json_t *const word = json_string("bfloat16");
         status = nyb_hdf5_put_attribute(w, tensor->name, "dtype", word, err);

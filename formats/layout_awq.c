@@ -16,12 +16,6 @@ enum { QWEIGHT, QZEROS, SCALES, TENSORS, A_WORD = 8 };
 static const char *const suffixes[TENSORS] = {"qweight", "qzeros", "scales"};
 static const unsigned order[A_WORD] = {0, 2, 4, 6, 1, 3, 5, 7};
 
-static nyb_dtype scale_dtype(nyb_dtype model)
-{
-    (void) model;
-    return NYB_F16;
-}
-
 static nyb_status check(const nyb_layout_spec *spec, const char *module, nyb_err *err)
 {
     const size_t group = spec->group_size;
@@ -84,19 +78,13 @@ static nyb_status tensors(nyb_tensor out[NYB_LAYOUT_TENSORS], size_t *count,
                           nyb_err *err)
 {
     const size_t groups = nyb_layout_groups(spec);
-    const size_t shapes[TENSORS][2] = {
-        [QWEIGHT] = {spec->cols, spec->rows / A_WORD},
-        [QZEROS] = {groups, spec->rows / A_WORD},
-        [SCALES] = {groups, spec->rows},
+    const nyb_layout_part parts[TENSORS] = {
+        [QWEIGHT] = {suffixes[QWEIGHT], NYB_I32, {spec->cols, spec->rows / A_WORD}},
+        [QZEROS] = {suffixes[QZEROS], NYB_I32, {groups, spec->rows / A_WORD}},
+        [SCALES] = {suffixes[SCALES], NYB_F16, {groups, spec->rows}},
     };
     *count = TENSORS;
-    for (size_t i = 0; i < TENSORS; i++) {
-        const nyb_status status = nyb_layout_describe(
-            &out[i], module, suffixes[i], i == SCALES ? NYB_F16 : NYB_I32, shapes[i], arena, err);
-        if (status != NYB_OK)
-            return status;
-    }
-    return NYB_OK;
+    return nyb_layout_describe_parts(out, parts, TENSORS, module, arena, err);
 }
 
 // values [rows, n] into words [n, rows / 8].
@@ -196,10 +184,7 @@ static nyb_status unpack(nyb_qweight *out, const nyb_checkpoint *file, const cha
     if (status != NYB_OK)
         return status;
     unpack_across(out->codes, codes->at, out->rows, out->cols);
-    status = unpack_parts(out, &layer);
-    if (status != NYB_OK)
-        nyb_qweight_clear(out);
-    return status;
+    return nyb_layer_end(out, unpack_parts(out, &layer));
 }
 
 // ---- Configuration --------------------------------------------------------------------------
@@ -231,7 +216,7 @@ const nyb_layout nyb_layout_awq = {
     .about = "AWQ's gemm layout, 4 bits: vLLM, transformers with GPTQModel, AutoAWQ",
     .marker = "qweight",
     .lowest_zero = 0,
-    .scale_dtype = scale_dtype,
+    .scale_dtype = nyb_layout_f16,
     .check = check,
     .check_run = check_run,
     .tensors = tensors,

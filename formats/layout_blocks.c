@@ -43,16 +43,12 @@ static nyb_status tensors(nyb_tensor out[NYB_LAYOUT_TENSORS], size_t *count,
                           const nyb_layout_spec *spec, const char *module, nyb_arena *arena,
                           nyb_err *err)
 {
-    const size_t shapes[TENSORS][2] = {{spec->rows, row_bytes(spec->block, spec->cols)}, {1, 0}};
-    const nyb_dtype dtypes[TENSORS] = {NYB_U8, NYB_I32};
+    const nyb_layout_part parts[TENSORS] = {
+        {suffixes[0], NYB_U8, {spec->rows, row_bytes(spec->block, spec->cols)}},
+        {suffixes[1], NYB_I32, {1, 0}},
+    };
     *count = TENSORS;
-    for (size_t i = 0; i < TENSORS; i++) {
-        const nyb_status status =
-            nyb_layout_describe(&out[i], module, suffixes[i], dtypes[i], shapes[i], arena, err);
-        if (status != NYB_OK)
-            return status;
-    }
-    return NYB_OK;
+    return nyb_layout_describe_parts(out, parts, TENSORS, module, arena, err);
 }
 
 // One row's parts between the file's blocks and q.

@@ -20,11 +20,6 @@ enum { PACKED, SCALE, SHAPE, ZERO_POINT, TENSORS };
 static const char *const suffixes[TENSORS] = {"weight_packed", "weight_scale", "weight_shape",
                                               "weight_zero_point"};
 
-static nyb_dtype scale_dtype(nyb_dtype model)
-{
-    return nyb_dtype_is_float(model) ? model : NYB_F32;
-}
-
 static nyb_status check(const nyb_layout_spec *spec, const char *module, nyb_err *err)
 {
     const nyb_status status = nyb_layout_check_spec(spec, module, err);
@@ -50,21 +45,16 @@ static nyb_status tensors(nyb_tensor out[NYB_LAYOUT_TENSORS], size_t *count,
                           nyb_err *err)
 {
     const size_t groups = nyb_layout_groups(spec);
-    const nyb_dtype dtypes[TENSORS] = {NYB_I32, spec->scale_dtype, NYB_I64, NYB_I32};
-    const size_t shapes[TENSORS][2] = {
-        [PACKED] = {spec->rows, nyb_pack_words(spec->cols, spec->bits)},
-        [SCALE] = {spec->rows, groups},
-        [SHAPE] = {2, 0},
-        [ZERO_POINT] = {nyb_pack_words(spec->rows, spec->bits), groups},
+    const size_t words = nyb_pack_words(spec->cols, spec->bits);
+    const size_t down = nyb_pack_words(spec->rows, spec->bits);
+    const nyb_layout_part parts[TENSORS] = {
+        [PACKED] = {suffixes[PACKED], NYB_I32, {spec->rows, words}},
+        [SCALE] = {suffixes[SCALE], spec->scale_dtype, {spec->rows, groups}},
+        [SHAPE] = {suffixes[SHAPE], NYB_I64, {2, 0}},
+        [ZERO_POINT] = {suffixes[ZERO_POINT], NYB_I32, {down, groups}},
     };
     *count = spec->symmetric ? ZERO_POINT : TENSORS;
-    for (size_t i = 0; i < *count; i++) {
-        const nyb_status status =
-            nyb_layout_describe(&out[i], module, suffixes[i], dtypes[i], shapes[i], arena, err);
-        if (status != NYB_OK)
-            return status;
-    }
-    return NYB_OK;
+    return nyb_layout_describe_parts(out, parts, *count, module, arena, err);
 }
 
 // Zero points run down the rows, so their transpose is packed and stored transposed.
@@ -259,21 +249,15 @@ static nyb_status unpack(nyb_qweight *out, const nyb_checkpoint *file, const cha
                          const nyb_layout_spec *spec, nyb_err *err)
 {
     const nyb_layer layer = {file, module, err};
-    // A group larger than the row is one group.
-    const size_t group = spec->group_size < spec->cols ? spec->group_size : 0;
     packing codes = {0};
     *out = (nyb_qweight){0};
     nyb_status status = find_codes(&codes, &layer, spec);
     if (status == NYB_OK)
-        status = nyb_qweight_init(out, spec->rows, spec->cols, spec->bits, group, err);
+        status = nyb_layer_init(out, spec, err);
     if (status != NYB_OK)
         return status;
-    out->symmetric = spec->symmetric;
     unpack_codes(out, &codes);
-    status = unpack_parts(out, &layer, codes.padded);
-    if (status != NYB_OK)
-        nyb_qweight_clear(out);
-    return status;
+    return nyb_layer_end(out, unpack_parts(out, &layer, codes.padded));
 }
 
 const nyb_layout nyb_layout_compressed_tensors = {
@@ -286,7 +270,7 @@ const nyb_layout nyb_layout_compressed_tensors = {
     .lowest_zero = 0,
     .outer = true,
     .inputs = true,
-    .scale_dtype = scale_dtype,
+    .scale_dtype = nyb_layout_model_dtype,
     .check = check,
     .tensors = tensors,
     .pack = pack,

@@ -17,11 +17,6 @@
 
 enum { CODES, SCALE, TENSORS, BLOCK = 128 };
 
-static nyb_dtype model_dtype(nyb_dtype model)
-{
-    return nyb_dtype_is_float(model) ? model : NYB_F32;
-}
-
 static nyb_dtype f32_dtype(nyb_dtype model)
 {
     (void) model;
@@ -214,7 +209,7 @@ const nyb_layout nyb_layout_float_quantized = {
     .outer = true,
     .inputs = true,
     .marker = "weight_scale",
-    .scale_dtype = model_dtype,
+    .scale_dtype = nyb_layout_model_dtype,
     .check = check,
     .tensors = tensors,
     .pack = pack,

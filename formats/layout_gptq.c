@@ -17,12 +17,6 @@ enum { QWEIGHT, QZEROS, SCALES, G_IDX, TENSORS };
 
 static const char *const suffixes[TENSORS] = {"qweight", "qzeros", "scales", "g_idx"};
 
-static nyb_dtype scale_dtype(nyb_dtype model)
-{
-    (void) model;
-    return NYB_F16;
-}
-
 // Group sizes that the readers' configuration classes take.
 static bool is_known_group(size_t size)
 {
@@ -67,20 +61,16 @@ static nyb_status tensors(nyb_tensor out[NYB_LAYOUT_TENSORS], size_t *count,
                           nyb_err *err)
 {
     const size_t groups = nyb_layout_groups(spec);
-    const size_t shapes[TENSORS][2] = {
-        [QWEIGHT] = {nyb_pack_words(spec->cols, spec->bits), spec->rows},
-        [QZEROS] = {groups, nyb_pack_words(spec->rows, spec->bits)},
-        [SCALES] = {groups, spec->rows},
-        [G_IDX] = {spec->cols, 0},
+    const size_t down = nyb_pack_words(spec->cols, spec->bits);
+    const size_t across = nyb_pack_words(spec->rows, spec->bits);
+    const nyb_layout_part parts[TENSORS] = {
+        [QWEIGHT] = {suffixes[QWEIGHT], NYB_I32, {down, spec->rows}},
+        [QZEROS] = {suffixes[QZEROS], NYB_I32, {groups, across}},
+        [SCALES] = {suffixes[SCALES], NYB_F16, {groups, spec->rows}},
+        [G_IDX] = {suffixes[G_IDX], NYB_I32, {spec->cols, 0}},
     };
     *count = TENSORS;
-    for (size_t i = 0; i < TENSORS; i++) {
-        const nyb_status status = nyb_layout_describe(
-            &out[i], module, suffixes[i], i == SCALES ? NYB_F16 : NYB_I32, shapes[i], arena, err);
-        if (status != NYB_OK)
-            return status;
-    }
-    return NYB_OK;
+    return nyb_layout_describe_parts(out, parts, TENSORS, module, arena, err);
 }
 
 // zeros [rows, groups] to qzeros, each less `offset`.
@@ -254,10 +244,7 @@ static nyb_status unpack(nyb_qweight *out, const nyb_layer *layer, const nyb_lay
     if (status != NYB_OK)
         return status;
     nyb_unpack_down(out->codes, codes->at, out->rows, out->cols, out->bits);
-    status = unpack_parts(out, layer, offset, spec->irregular);
-    if (status != NYB_OK)
-        nyb_qweight_clear(out);
-    return status;
+    return nyb_layer_end(out, unpack_parts(out, layer, offset, spec->irregular));
 }
 
 static nyb_status unpack_v1(nyb_qweight *out, const nyb_checkpoint *file, const char *module,
@@ -281,7 +268,7 @@ const nyb_layout nyb_layout_gptq = {
     .transposed = true,
     .marker = "qweight",
     .lowest_zero = 1,
-    .scale_dtype = scale_dtype,
+    .scale_dtype = nyb_layout_f16,
     .check = check,
     .tensors = tensors,
     .pack = pack_v1,
@@ -296,7 +283,7 @@ const nyb_layout nyb_layout_gptq_v2 = {
     .transposed = true,
     .marker = "qweight",
     .lowest_zero = 0,
-    .scale_dtype = scale_dtype,
+    .scale_dtype = nyb_layout_f16,
     .check = check,
     .tensors = tensors,
     .pack = pack_v2,

@@ -12,11 +12,6 @@ enum { CODES, SCALE, ZERO_POINT, TENSORS };
 
 static const char *const suffixes[TENSORS] = {"weight", "weight_scale", "weight_zero_point"};
 
-static nyb_dtype scale_dtype(nyb_dtype model)
-{
-    return nyb_dtype_is_float(model) ? model : NYB_F32;
-}
-
 static nyb_status check(const nyb_layout_spec *spec, const char *module, nyb_err *err)
 {
     const nyb_status status = nyb_layout_check_spec(spec, module, err);
@@ -34,20 +29,13 @@ static nyb_status tensors(nyb_tensor out[NYB_LAYOUT_TENSORS], size_t *count,
                           nyb_err *err)
 {
     const size_t groups = nyb_layout_groups(spec);
-    const nyb_dtype dtypes[TENSORS] = {NYB_I8, spec->scale_dtype, NYB_I8};
-    const size_t shapes[TENSORS][2] = {
-        [CODES] = {spec->rows, spec->cols},
-        [SCALE] = {spec->rows, groups},
-        [ZERO_POINT] = {spec->rows, groups},
+    const nyb_layout_part parts[TENSORS] = {
+        [CODES] = {suffixes[CODES], NYB_I8, {spec->rows, spec->cols}},
+        [SCALE] = {suffixes[SCALE], spec->scale_dtype, {spec->rows, groups}},
+        [ZERO_POINT] = {suffixes[ZERO_POINT], NYB_I8, {spec->rows, groups}},
     };
     *count = spec->symmetric ? ZERO_POINT : TENSORS;
-    for (size_t i = 0; i < *count; i++) {
-        const nyb_status status =
-            nyb_layout_describe(&out[i], module, suffixes[i], dtypes[i], shapes[i], arena, err);
-        if (status != NYB_OK)
-            return status;
-    }
-    return NYB_OK;
+    return nyb_layout_describe_parts(out, parts, *count, module, arena, err);
 }
 
 // Between codes from 0 on and signed ones; it is its own inverse.
@@ -115,11 +103,7 @@ static nyb_status unpack(nyb_qweight *out, const nyb_checkpoint *file, const cha
         status = nyb_layer_init(out, spec, err);
     if (status != NYB_OK)
         return status;
-    out->symmetric = spec->symmetric;
-    status = read_parts(out, &layer, codes);
-    if (status != NYB_OK)
-        nyb_qweight_clear(out);
-    return status;
+    return nyb_layer_end(out, read_parts(out, &layer, codes));
 }
 
 const nyb_layout nyb_layout_int_quantized = {
@@ -130,7 +114,7 @@ const nyb_layout nyb_layout_int_quantized = {
     .lowest_zero = 0,
     .outer = true,
     .inputs = true,
-    .scale_dtype = scale_dtype,
+    .scale_dtype = nyb_layout_model_dtype,
     .check = check,
     .tensors = tensors,
     .pack = pack,

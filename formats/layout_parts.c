@@ -63,8 +63,26 @@ nyb_status nyb_layer_init(nyb_qweight *out, const nyb_layout_spec *spec, nyb_err
 {
     const size_t group = spec->group_size < spec->cols ? spec->group_size : 0;
     const nyb_status status = nyb_qweight_init(out, spec->rows, spec->cols, spec->bits, group, err);
-    out->symmetric = spec->symmetric;
+    out->symmetric = status == NYB_OK && spec->symmetric;
     return status;
+}
+
+nyb_status nyb_layer_end(nyb_qweight *q, nyb_status status)
+{
+    if (status != NYB_OK)
+        nyb_qweight_clear(q);
+    return status;
+}
+
+nyb_dtype nyb_layout_model_dtype(nyb_dtype model)
+{
+    return nyb_dtype_is_float(model) ? model : NYB_F32;
+}
+
+nyb_dtype nyb_layout_f16(nyb_dtype model)
+{
+    (void) model;
+    return NYB_F16;
 }
 
 static nyb_status check_scale(const nyb_layer *layer, const nyb_tensor *tensor, float scale,
@@ -264,6 +282,16 @@ nyb_status nyb_layout_describe(nyb_tensor *out, const char *module, const char *
     if (!name)
         return nyb_no_memory(err, module, strlen(module), 1);
     return nyb_tensor_describe(out, name, dtype, shape[1] ? 2 : 1, shape, err);
+}
+
+nyb_status nyb_layout_describe_parts(nyb_tensor *out, const nyb_layout_part *parts, size_t count,
+                                     const char *module, nyb_arena *arena, nyb_err *err)
+{
+    nyb_status status = NYB_OK;
+    for (size_t i = 0; status == NYB_OK && i < count; i++)
+        status = nyb_layout_describe(&out[i], module, parts[i].suffix, parts[i].dtype,
+                                     parts[i].shape, arena, err);
+    return status;
 }
 
 bool nyb_layout_same_settings(const nyb_layout_spec *a, const nyb_layout_spec *b)

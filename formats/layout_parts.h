@@ -44,6 +44,9 @@ NYB_NODISCARD nyb_status nyb_layer_get(const nyb_tensor **out, const nyb_layer *
 NYB_NODISCARD nyb_status nyb_layer_matrix(const nyb_layer *layer, const nyb_tensor *tensor,
                                           nyb_dtype dtype, size_t rows, size_t cols);
 
+// How reading a layer ends: with an error, what was read of it is given back.
+nyb_status nyb_layer_end(nyb_qweight *q, nyb_status status);
+
 // Allocates a layer of this spec, whose group may be larger than the row: then it is one group.
 NYB_NODISCARD nyb_status nyb_layer_init(nyb_qweight *out, const nyb_layout_spec *spec,
                                         nyb_err *err);
@@ -61,6 +64,10 @@ NYB_NODISCARD nyb_status nyb_layer_signed_zeros(nyb_qweight *q, const nyb_layer 
 NYB_NODISCARD nyb_status nyb_layer_groups(nyb_qweight *q, const nyb_layer *layer,
                                           const nyb_tensor *tensor);
 
+// The types that layouts store scales in: the model's own, or f32 where that is no float; F16.
+nyb_dtype nyb_layout_model_dtype(nyb_dtype model);
+nyb_dtype nyb_layout_f16(nyb_dtype model);
+
 // Writes q->scales as F16 [groups, rows].
 void nyb_layout_scales_down(unsigned char *out, const nyb_qweight *q);
 
@@ -76,7 +83,19 @@ NYB_NODISCARD nyb_status nyb_layout_check_spec(const nyb_layout_spec *spec, cons
 NYB_NODISCARD nyb_status nyb_layout_check_whole_groups(const nyb_layout_spec *spec,
                                                        const char *module, nyb_err *err);
 
-// One tensor "<module>.<suffix>" of a layer that is to be written; rank 1 when cols is 0.
+// A layer's tensors in a layout: "<module>.<suffix>" of this type and shape; rank 1 when shape[1] is 0.
+typedef struct nyb_layout_part {
+    const char *suffix;
+    nyb_dtype dtype;
+    size_t shape[2];
+} nyb_layout_part;
+
+// Describes a layer that is to be written.
+NYB_NODISCARD nyb_status nyb_layout_describe_parts(nyb_tensor *out, const nyb_layout_part *parts,
+                                                   size_t count, const char *module,
+                                                   nyb_arena *arena, nyb_err *err);
+
+// One tensor of such a layer; rank 1 when cols is 0.
 NYB_NODISCARD nyb_status nyb_layout_describe(nyb_tensor *out, const char *module,
                                              const char *suffix, nyb_dtype dtype,
                                              const size_t shape[2], nyb_arena *arena, nyb_err *err);

@@ -284,15 +284,29 @@ static nyb_status write_index(const nyb_store *store, nyb_err *err)
     return status;
 }
 
+// A store whose files are planned and none of which is there yet.
+static nyb_status plan_new(nyb_store **out, const char *folder, const nyb_tensor *tensors,
+                           size_t count, size_t shard_bytes, nyb_err *err)
+{
+    *out = nyb_alloc(1, sizeof(**out));
+    if (!*out)
+        return nyb_no_memory(err, folder, 1, sizeof(**out));
+    const nyb_status status = plan(*out, folder, tensors, count, shard_bytes, err);
+    if (status != NYB_OK) {
+        nyb_store_close(*out);
+        *out = NULL;
+    }
+    return status;
+}
+
 nyb_status nyb_store_create(nyb_store **out, const char *folder, const nyb_tensor *tensors,
                             size_t count, size_t shard_bytes, nyb_err *err)
 {
+    nyb_store *s = NULL;
     *out = NULL;
-    nyb_store *const s = nyb_alloc(1, sizeof(*s));
-    if (!s)
-        return nyb_no_memory(err, folder, 1, sizeof(*s));
-
-    nyb_status status = plan(s, folder, tensors, count, shard_bytes, err);
+    nyb_status status = plan_new(&s, folder, tensors, count, shard_bytes, err);
+    if (status != NYB_OK)
+        return status;
     for (size_t i = 0; i < s->shard_count && status == NYB_OK; i++)
         status = make_file(&s->shards[i], err);
     if (status == NYB_OK && s->shard_count > 1)
@@ -309,12 +323,11 @@ nyb_status nyb_store_create(nyb_store **out, const char *folder, const nyb_tenso
 nyb_status nyb_store_reopen(nyb_store **out, const char *folder, const nyb_tensor *tensors,
                             size_t count, size_t shard_bytes, nyb_err *err)
 {
+    nyb_store *s = NULL;
     *out = NULL;
-    nyb_store *const s = nyb_alloc(1, sizeof(*s));
-    if (!s)
-        return nyb_no_memory(err, folder, 1, sizeof(*s));
-
-    nyb_status status = plan(s, folder, tensors, count, shard_bytes, err);
+    nyb_status status = plan_new(&s, folder, tensors, count, shard_bytes, err);
+    if (status != NYB_OK)
+        return status;
     for (size_t i = 0; i < s->shard_count && status == NYB_OK; i++)
         status = take_file(&s->shards[i], &s->arena, err);
     if (status == NYB_OK)

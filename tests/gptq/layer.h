@@ -136,4 +136,28 @@ static inline void check_promises(const nyb_qweight *q, const nyb_gptq_params *p
     assert_true(regular || (params->order == NYB_ORDER_FULL && !params->static_groups));
 }
 
+// Random layers solved by one to four threads, and once more by one.
+static inline void check_same_bits(int trials, uint64_t seed, bool refined)
+{
+    for (int trial = 0; trial < trials; trial++) {
+        nyb_gptq_params params;
+        nyb_qweight first = {0};
+        make(130, 300, 200, seed, trial % 2);
+        random_params(&params, 300, &seed);
+        if (refined)
+            params.refine = 2;
+        for (unsigned run = 0; run < 5; run++) {
+            const nyb_context ctx = {.threads = run % 4 + 1};
+            nyb_qweight q;
+            assert_int_equal(solve(&ctx, &params, run ? &q : &first, NULL, NULL), NYB_OK);
+            if (run) {
+                assert_same(&q, &first);
+                nyb_qweight_clear(&q);
+            }
+        }
+        nyb_qweight_clear(&first);
+        nyb_hessian_clear(&f.hessian);
+    }
+}
+
 #endif // NYB_TESTS_GPTQ_LAYER_H_

@@ -55,26 +55,8 @@ static void no_rows_loss_rises(void **state)
 
 static void threads_and_reruns_give_the_same_bits(void **state)
 {
-    uint64_t seed = 43;
     (void) state;
-    for (int trial = 0; trial < 8; trial++) {
-        nyb_gptq_params params;
-        nyb_qweight first = {0};
-        make(130, 300, 200, seed, trial % 2);
-        random_params(&params, 300, &seed);
-        params.refine = 2;
-        for (unsigned run = 0; run < 5; run++) {
-            const nyb_context ctx = {.threads = run % 4 + 1};
-            nyb_qweight q;
-            assert_int_equal(solve(&ctx, &params, run ? &q : &first, NULL, NULL), NYB_OK);
-            if (run) {
-                assert_same(&q, &first);
-                nyb_qweight_clear(&q);
-            }
-        }
-        nyb_qweight_clear(&first);
-        nyb_hessian_clear(&f.hessian);
-    }
+    check_same_bits(8, 43, true);
 }
 
 enum { TINY = 6, CODES = 4 * 4 * 4 * 4 * 4 * 4 }; // columns, and all their codes of 2 bits
