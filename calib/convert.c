@@ -328,22 +328,14 @@ static nyb_status finish(converting *c, const json_t *run, nyb_convert_result *r
                          nyb_err *err)
 {
     json_t *const layers = records(c);
-    json_t *const line = json_pack("{s:i, s:O}", "block", 0, "layers", layers);
-    nyb_status status =
-        line ? nyb_output_commit(c->out, line, err) : nyb_no_memory(err, "report", 1, 1);
     r->bytes_out = nyb_store_total_bytes(c->out->store);
     r->seconds = nyb_seconds() - start;
-    json_t *const report =
-        json_pack("{s:s, s:O, s:{s:I, s:b, s:I, s:I, s:f}, s:O}", "schema", "nybble.report/1",
-                  "run", run, "totals", "layers", (json_int_t) r->layers, "exact", r->exact,
-                  "bytes_in", (json_int_t) r->bytes_in, "bytes_out", (json_int_t) r->bytes_out,
-                  "seconds", r->seconds, "layers", layers);
-    if (status == NYB_OK)
-        status = report ? nyb_output_finish(c->ctx, c->out, report, err)
-                        : nyb_no_memory(err, "report", 1, 1);
-    json_decref(report);
+    json_t *const totals = json_pack("{s:I, s:b, s:I, s:I, s:f}", "layers", (json_int_t) r->layers,
+                                     "exact", r->exact, "bytes_in", (json_int_t) r->bytes_in,
+                                     "bytes_out", (json_int_t) r->bytes_out, "seconds", r->seconds);
+    json_t *const report = nyb_output_report(c->job, run, totals, layers);
     json_decref(layers);
-    return status;
+    return nyb_output_finish_once(c->ctx, c->out, report, err);
 }
 
 static nyb_status convert(converting *c, const char *format, nyb_convert_result *r, nyb_err *err)
@@ -372,7 +364,8 @@ nyb_status nyb_convert(const nyb_context *ctx, const nyb_convert_params *params,
     const nyb_quantize_params inner = {.model = params->model,
                                        .out = params->out,
                                        .shard_bytes = params->shard_bytes,
-                                       .force = params->force};
+                                       .force = params->force,
+                                       .command = params->command};
     nyb_job job = {.params = &inner, .once = true};
     converting c = {.ctx = ctx, .job = &job};
     nyb_convert_result local = {0};

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "calib/gguf_plan.h"
+#include "calib/report_name.h"
 #include "core/dtype.h"
 #include "core/file.h"
 
@@ -101,7 +102,7 @@ static nyb_status write_solved(const nyb_context *ctx, nyb_gguf_params file, con
     nyb_arena arena = {0};
     nyb_quantize_result written = {0};
     json_t *report = NULL;
-    const char *const path = nyb_path_join(&arena, folder, "nybble_report.json");
+    const char *const path = nyb_path_join(&arena, folder, NYB_REPORT_NAME);
     nyb_status status =
         path ? nyb_json_load(&report, path, err) : nyb_no_memory(err, "path", strlen(folder), 1);
     file.model = folder;

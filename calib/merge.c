@@ -377,30 +377,24 @@ static json_t *report_of(const merging *m, const json_t *run, const nyb_merge_re
     json_t *const replaced = json_array();
     for (size_t i = 0; i < m->job->replaced_count; i++)
         json_array_append_new(replaced, json_string(m->replaced[i].base->name));
-    return json_pack("{s:s, s:O, s:{s:I, s:I, s:f, s:f, s:I, s:I, s:f}, s:O, s:o}", "schema",
-                     "nybble.report/1", "run", run, "totals", "layers", (json_int_t) r->layers,
-                     "requantized", (json_int_t) r->requantized, "weight_error", r->weight_error,
-                     "delta_error", r->delta_error, "bytes_in", (json_int_t) r->bytes_in,
-                     "bytes_out", (json_int_t) r->bytes_out, "seconds", r->seconds, "layers",
-                     m->records, "replaced", replaced);
+    json_t *const totals =
+        json_pack("{s:I, s:I, s:f, s:f, s:I, s:I, s:f}", "layers", (json_int_t) r->layers,
+                  "requantized", (json_int_t) r->requantized, "weight_error", r->weight_error,
+                  "delta_error", r->delta_error, "bytes_in", (json_int_t) r->bytes_in, "bytes_out",
+                  (json_int_t) r->bytes_out, "seconds", r->seconds);
+    json_t *const report = nyb_output_report(m->job, run, totals, m->records);
+    json_object_set_new(report, "replaced", replaced);
+    return report;
 }
 
 static nyb_status finish(merging *m, const json_t *run, nyb_merge_result *r, double start,
                          nyb_err *err)
 {
-    json_t *const line = json_pack("{s:i, s:O}", "block", 0, "layers", m->records);
-    nyb_status status =
-        line ? nyb_output_commit(m->out, line, err) : nyb_no_memory(err, "report", 1, 1);
     r->weight_error = m->weight > 0.0 ? m->error / m->weight : 0.0;
     r->delta_error = m->delta > 0.0 ? m->error / m->delta : 0.0;
     r->bytes_out = nyb_store_total_bytes(m->out->store);
     r->seconds = nyb_seconds() - start;
-    json_t *const report = report_of(m, run, r);
-    if (status == NYB_OK)
-        status = report ? nyb_output_finish(m->ctx, m->out, report, err)
-                        : nyb_no_memory(err, "report", 1, 1);
-    json_decref(report);
-    return status;
+    return nyb_output_finish_once(m->ctx, m->out, report_of(m, run, r), err);
 }
 
 static nyb_status merge(merging *m, nyb_merge_result *r, nyb_err *err)
@@ -450,7 +444,8 @@ nyb_status nyb_merge(const nyb_context *ctx, const nyb_merge_params *params,
     const nyb_quantize_params inner = {.model = params->model,
                                        .out = params->out,
                                        .shard_bytes = params->shard_bytes,
-                                       .force = params->force};
+                                       .force = params->force,
+                                       .command = params->command};
     nyb_job job = {.params = &inner, .once = true, .keeps_config = true};
     merging m = {.ctx = ctx, .job = &job};
     nyb_merge_result local = {0};

@@ -10,8 +10,6 @@
 #include "core/log.h"
 #include "core/threads.h"
 
-#define REPORT_NAME "nybble_report.json"
-
 nyb_status nyb_output_bytes(const nyb_job *job, size_t *bytes, nyb_err *err)
 {
     nyb_arena arena = {0};
@@ -150,14 +148,15 @@ static nyb_status check_target(const nyb_output *out, nyb_err *err)
     if (!out->job->params->force)
         return nyb_fail(err, NYB_E_EXISTS, "%s: already exists; use --force to replace it", path);
     nyb_arena arena = {0};
-    const char *const report = nyb_path_join(&arena, path, REPORT_NAME);
+    const char *const report = nyb_path_join(&arena, path, NYB_REPORT_NAME);
     const bool ours = report && nyb_path_exists(report);
     nyb_arena_clear(&arena);
     if (!ours)
-        return nyb_fail(err, NYB_E_EXISTS,
-                        "%s: exists and is not a folder that nybble made (it has no " REPORT_NAME
-                        "); remove it yourself or choose another name",
-                        path);
+        return nyb_fail(
+            err, NYB_E_EXISTS,
+            "%s: exists and is not a folder that nybble made (it has no " NYB_REPORT_NAME
+            "); remove it yourself or choose another name",
+            path);
     return NYB_OK;
 }
 
@@ -411,7 +410,7 @@ static nyb_status take_place(nyb_output *out, nyb_err *err)
 nyb_status nyb_output_finish(const nyb_context *ctx, nyb_output *out, const json_t *report,
                              nyb_err *err)
 {
-    const char *const path = nyb_path_join(&out->arena, out->partial, REPORT_NAME);
+    const char *const path = nyb_path_join(&out->arena, out->partial, NYB_REPORT_NAME);
     if (!path)
         return nyb_no_memory(err, "path", 1, 1);
     nyb_status status = nyb_store_finish(out->store, err);
@@ -423,6 +422,27 @@ nyb_status nyb_output_finish(const nyb_context *ctx, nyb_output *out, const json
         status = take_place(out, err);
     return status == NYB_OK ? nyb_journal_remove(&out->journal, out->job->params->out, err)
                             : status;
+}
+
+json_t *nyb_output_report(const nyb_job *job, const json_t *run, json_t *totals,
+                          const json_t *layers)
+{
+    return json_pack("{s:s, s:s*, s:O, s:o, s:O}", "schema", "nybble.report/1", "command",
+                     job->params->command, "run", run, "totals", totals, "layers", layers);
+}
+
+nyb_status nyb_output_finish_once(const nyb_context *ctx, nyb_output *out, json_t *report,
+                                  nyb_err *err)
+{
+    json_t *const line =
+        report ? json_pack("{s:i, s:O}", "block", 0, "layers", json_object_get(report, "layers"))
+               : NULL;
+    nyb_status status =
+        line ? nyb_output_commit(out, line, err) : nyb_no_memory(err, "report", 1, 1);
+    if (status == NYB_OK)
+        status = nyb_output_finish(ctx, out, report, err);
+    json_decref(report);
+    return status;
 }
 
 void nyb_output_close(nyb_output *out)

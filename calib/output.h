@@ -6,6 +6,7 @@
 #include "calib/job.h"
 #include "calib/journal.h"
 #include "calib/output_plan.h"
+#include "calib/report_name.h"
 
 typedef struct nyb_output {
     const nyb_job *job;
@@ -49,6 +50,16 @@ NYB_NODISCARD nyb_status nyb_output_commit(nyb_output *out, json_t *line, nyb_er
 // NYB_E_VERIFY  something differs; the folder stays partial.
 NYB_NODISCARD nyb_status nyb_output_finish(const nyb_context *ctx, nyb_output *out,
                                            const json_t *report, nyb_err *err);
+
+// The report of a run: "schema", "command", "run", "totals", "layers". Takes over `totals`; the others
+// stay the caller's. NULL: there is no memory, or one of them is NULL.
+json_t *nyb_output_report(const nyb_job *job, const json_t *run, json_t *totals,
+                          const json_t *layers);
+
+// Commits the layers of the report as the run's only block, and finishes as nyb_output_finish(). Takes
+// over `report`; NULL is NYB_E_NOMEM.
+NYB_NODISCARD nyb_status nyb_output_finish_once(const nyb_context *ctx, nyb_output *out,
+                                                json_t *report, nyb_err *err);
 
 // Closes all. A partial folder that this run made is removed if it has no finished block.
 void nyb_output_close(nyb_output *out);

@@ -237,13 +237,16 @@ static json_t *certificate(const nyb_job *job, const json_t *run, const nyb_outp
     json_t *block;
     json_array_foreach(out->journal.blocks, b, block)
         json_array_extend(layers, json_object_get(block, "layers"));
-    return json_pack(
-        "{s:s, s:s*, s:O, s:{s:I, s:f, s:I, s:I, s:f, s:f, s:f, s:I}, s:o, s:o}", "schema",
-        "nybble.report/1", "command", job->params->command, "run", run, "totals", "layers",
-        (json_int_t) result->layers, "bits_per_weight", result->bits_per_weight, "bytes_in",
-        (json_int_t) result->bytes_in, "bytes_out", (json_int_t) result->bytes_out, "loss",
-        result->loss, "rtn_loss", result->rtn_loss, "seconds", result->seconds, "resumed_blocks",
-        (json_int_t) result->resumed_blocks, "layers", layers, "fallbacks", fallbacks(layers));
+    json_t *const totals =
+        json_pack("{s:I, s:f, s:I, s:I, s:f, s:f, s:f, s:I}", "layers", (json_int_t) result->layers,
+                  "bits_per_weight", result->bits_per_weight, "bytes_in",
+                  (json_int_t) result->bytes_in, "bytes_out", (json_int_t) result->bytes_out,
+                  "loss", result->loss, "rtn_loss", result->rtn_loss, "seconds", result->seconds,
+                  "resumed_blocks", (json_int_t) result->resumed_blocks);
+    json_t *const report = nyb_output_report(job, run, totals, layers);
+    json_object_set_new(report, "fallbacks", fallbacks(layers));
+    json_decref(layers);
+    return report;
 }
 
 // ---- The run ------------------------------------------------------------------------------
@@ -289,7 +292,7 @@ static bool is_done(const nyb_job *job, const json_t *run, nyb_quantize_result *
 {
     nyb_arena arena = {0};
     json_t *report = NULL;
-    const char *const path = nyb_path_join(&arena, job->params->out, "nybble_report.json");
+    const char *const path = nyb_path_join(&arena, job->params->out, NYB_REPORT_NAME);
     const bool same = path && nyb_path_exists(path) &&
                       nyb_json_load(&report, path, NULL) == NYB_OK &&
                       json_equal(json_object_get(report, "run"), run);

@@ -325,21 +325,14 @@ static nyb_status rotate_parts(rotating *r, nyb_err *err)
 static nyb_status finish(rotating *r, const json_t *run, nyb_rotate_result *result, double start,
                          nyb_err *err)
 {
-    json_t *const line = json_pack("{s:i, s:O}", "block", 0, "layers", r->records);
-    nyb_status status =
-        line ? nyb_output_commit(r->out, line, err) : nyb_no_memory(err, "report", 1, 1);
     result->bytes_out = nyb_store_total_bytes(r->out->store);
     result->seconds = nyb_seconds() - start;
-    json_t *const report =
-        json_pack("{s:s, s:O, s:{s:I, s:b, s:I, s:I, s:f}, s:O}", "schema", "nybble.report/1",
-                  "run", run, "totals", "layers", (json_int_t) result->layers, "untied",
+    json_t *const totals =
+        json_pack("{s:I, s:b, s:I, s:I, s:f}", "layers", (json_int_t) result->layers, "untied",
                   result->untied, "bytes_in", (json_int_t) result->bytes_in, "bytes_out",
-                  (json_int_t) result->bytes_out, "seconds", result->seconds, "layers", r->records);
-    if (status == NYB_OK)
-        status = report ? nyb_output_finish(r->ctx, r->out, report, err)
-                        : nyb_no_memory(err, "report", 1, 1);
-    json_decref(report);
-    return status;
+                  (json_int_t) result->bytes_out, "seconds", result->seconds);
+    json_t *const report = nyb_output_report(r->job, run, totals, r->records);
+    return nyb_output_finish_once(r->ctx, r->out, report, err);
 }
 
 static nyb_status run_into(rotating *r, const json_t *run, nyb_rotate_result *result, nyb_err *err)
@@ -401,7 +394,8 @@ nyb_status nyb_rotate(const nyb_context *ctx, const nyb_rotate_params *params,
     const nyb_quantize_params inner = {.model = params->model,
                                        .out = params->out,
                                        .shard_bytes = params->shard_bytes,
-                                       .force = params->force};
+                                       .force = params->force,
+                                       .command = params->command};
     nyb_job job = {.params = &inner, .once = true, .casts = true};
     rotating r = {.ctx = ctx, .job = &job};
     nyb_rotate_result local = {0};

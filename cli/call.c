@@ -61,6 +61,22 @@ void nyb_call_print_json(const nyb_call *call, json_t *document)
     json_decref(document);
 }
 
+nyb_exit nyb_call_answer(const nyb_call *call, const char *format, ...)
+{
+    json_t *const document = nyb_call_document(call);
+    va_list args;
+    va_start(args, format);
+    json_t *const members = json_vpack_ex(NULL, 0, format, args);
+    va_end(args);
+    if (json_object_update_new(document, members) != 0) {
+        json_decref(document);
+        nyb_console_say(call->context.user, "", "no memory for the result as JSON");
+        return NYB_EXIT_FAILED;
+    }
+    nyb_call_print_json(call, document);
+    return NYB_EXIT_OK;
+}
+
 json_t *nyb_json_finite(double value)
 {
     return isfinite(value) ? json_real(value) : json_null();

@@ -131,17 +131,11 @@ static nyb_exit run(const nyb_call *call)
         return nyb_call_usage(call, "--bits and --groups want whole numbers with commas between");
     if (nyb_allocate(&call->context, &params, &r, &err) != NYB_OK)
         return nyb_call_fail(call, &err);
-    if (call->json) {
-        json_t *const doc = nyb_call_document(call);
-        json_object_set_new(doc, "output", json_string(o->output));
-        json_object_set_new(doc, "layers", json_integer((json_int_t) r.layers));
-        json_object_set_new(doc, "bits_per_weight", json_real(r.bits_per_weight));
-        json_object_set_new(doc, "loss", json_real(r.loss));
-        json_object_set_new(doc, "bound", json_real(r.bound));
-        json_object_set_new(doc, "seconds", json_real(r.seconds));
-        nyb_call_print_json(call, doc);
-        return NYB_EXIT_OK;
-    }
+    if (call->json)
+        return nyb_call_answer(
+            call, "{s:o?, s:I, s:f, s:o, s:o, s:f}", "output", json_string(o->output), "layers",
+            (json_int_t) r.layers, "bits_per_weight", r.bits_per_weight, "loss",
+            nyb_json_finite(r.loss), "bound", nyb_json_finite(r.bound), "seconds", r.seconds);
     (void) printf("%s: %zu layers at %.4f bits per weight, sensitivity %.6g, %s, %.1f s\n",
                   o->output, r.layers, r.bits_per_weight, r.loss,
                   r.bound < r.loss ? "not proven the least" : "proven the least", r.seconds);
@@ -151,12 +145,8 @@ static nyb_exit run(const nyb_call *call)
 const nyb_command nyb_command_allocate = {
     .name = "allocate",
     .about = "Chooses bits and group sizes layer by layer within a budget",
-    .operands = "MODEL",
-    .operand_min = 1,
-    .operand_max = 1,
-    .options = table,
-    .options_size = sizeof(options),
-    .defaults = &defaults,
+    NYB_COMMAND_OPERANDS("MODEL", 1),
+    NYB_COMMAND_OPTIONS(table, options, defaults),
     .compute = true,
     .examples =
         (const nyb_example[]){

@@ -1,22 +1,20 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cli/command.h"
+#include "cli/sampling.h"
 #include "nybble/calibrate.h"
 
 typedef struct options {
     const char *output, *extend, *part;
-    nyb_texts calib;
-    size_t num_samples, sequence_length, seed, compress;
-    int bos, expert_calibration;
+    nyb_sampling sampling;
+    size_t compress;
+    int expert_calibration;
     double percentile;
     bool force, hessians, merge;
 } options;
 
-static const options defaults = {.num_samples = 128, .sequence_length = 512, .percentile = 99.99};
-
-static const char *const expert_tokens[] = {"routed", "all", NULL};
-static const char *const bos_words[] = {"auto", "never", "always", NULL};
+static const options defaults = {.sampling = {.num_samples = 128, .sequence_length = 512},
+                                 .percentile = 99.99};
 
 #define INTO(field) NYB_INTO(options, field)
 
@@ -24,16 +22,9 @@ static const nyb_option table[] = {
     {"output", 'o', NYB_OPTION_PATH, INTO(output), .value = "FILE", .required = true,
      .about = "File to write: JSON, or HDF5 with --hessians."},
     {"force", 0, NYB_OPTION_FLAG, INTO(force), .about = "Replace the file."},
-    {"calib", 'c', NYB_OPTION_PATHS, INTO(calib), .value = "FILE[:WEIGHT]",
+    {"calib", 'c', NYB_OPTION_PATHS, INTO(sampling.calib), .value = "FILE[:WEIGHT]",
      .about = "Text, JSON lines or token ids to run the model on, as quantize takes them."},
-    {"num-samples", 'n', NYB_OPTION_SIZE, INTO(num_samples), .value = "N", .min = 1, .max = 1e7,
-     .about = "Windows of text."},
-    {"sequence-length", 'l', NYB_OPTION_SIZE, INTO(sequence_length), .value = "N", .min = 2,
-     .max = 1e7, .about = "Tokens of a window."},
-    {"bos", 0, NYB_OPTION_CHOICE, INTO(bos), .choices = bos_words, .value = "WHEN",
-     .about = "Whether each window begins with the begin-of-sequence token."},
-    {"seed", 's', NYB_OPTION_SIZE, INTO(seed), .value = "N", .shown_default = "",
-     .about = "Draw the windows at random, with this seed."},
+    NYB_SAMPLING_OPTIONS(options, sampling),
     {"percentile", 0, NYB_OPTION_REAL, INTO(percentile), .value = "P", .min = 50.001, .max = 100,
      .about = "Percentile of the magnitudes that is recorded."},
     {"hessians", 0, NYB_OPTION_FLAG, INTO(hessians),
@@ -48,36 +39,18 @@ static const nyb_option table[] = {
      .about = "Put stores, given instead of MODEL, together into one."},
     {"compress", 0, NYB_OPTION_SIZE, INTO(compress), .value = "LEVEL", .min = 0, .max = 9,
      .about = "Compress the store: 1 is fast, 9 small; 0: not."},
-    {"expert-calibration", 0, NYB_OPTION_CHOICE, INTO(expert_calibration), .choices = expert_tokens,
-     .value = "TOKENS",
+    {"expert-calibration", 0, NYB_OPTION_CHOICE, INTO(expert_calibration),
+     .choices = nyb_expert_tokens, .value = "TOKENS",
      .about = "Tokens that an expert's Hessians are of: those routed to it, or all."},
     {0}};
-
-static nyb_samples_params samples_of(const nyb_call *call)
-{
-    const options *const o = call->options;
-    return (nyb_samples_params){.paths = o->calib.at,
-                                .path_count = o->calib.count,
-                                .count = o->num_samples,
-                                .length = o->sequence_length,
-                                .bos = (nyb_bos) o->bos,
-                                .shuffle = nyb_call_given(call, "seed"),
-                                .seed = o->seed};
-}
 
 static nyb_exit print(const nyb_call *call, const char *what, const nyb_calibrate_result *r)
 {
     const options *const o = call->options;
-    if (call->json) {
-        json_t *const doc = nyb_call_document(call);
-        json_object_set_new(doc, "output", json_string(o->output));
-        json_object_set_new(doc, "layers", json_integer((json_int_t) r->layers));
-        json_object_set_new(doc, "samples", json_integer((json_int_t) r->samples));
-        json_object_set_new(doc, "tokens", json_integer((json_int_t) r->tokens));
-        json_object_set_new(doc, "seconds", json_real(r->seconds));
-        nyb_call_print_json(call, doc);
-        return NYB_EXIT_OK;
-    }
+    if (call->json)
+        return nyb_call_answer(call, "{s:o?, s:I, s:I, s:I, s:f}", "output", json_string(o->output),
+                               "layers", (json_int_t) r->layers, "samples", (json_int_t) r->samples,
+                               "tokens", (json_int_t) r->tokens, "seconds", r->seconds);
     (void) printf("%s: %s of %zu layers over %zu tokens in %zu samples, %.1f s\n", o->output, what,
                   r->layers, r->tokens, r->samples, r->seconds);
     return NYB_EXIT_OK;
@@ -102,7 +75,7 @@ static nyb_exit run_hessians(const nyb_call *call)
     const options *const o = call->options;
     nyb_hessians_params params = {.model = call->operands[0],
                                   .out = o->output,
-                                  .samples = samples_of(call),
+                                  .samples = nyb_sampling_params(call, &o->sampling),
                                   .experts = (nyb_expert_calibration) o->expert_calibration,
                                   .extend = o->extend,
                                   .compression = (unsigned) o->compress,
@@ -111,7 +84,7 @@ static nyb_exit run_hessians(const nyb_call *call)
     nyb_err err;
     if (!read_part(o->part, &params))
         return nyb_call_usage(call, "--part %s: want I/N, for example 1/4", o->part);
-    if (o->merge && (o->calib.count > 0 || o->part || o->extend))
+    if (o->merge && (o->sampling.calib.count > 0 || o->part || o->extend))
         return nyb_call_usage(call, "--merge takes stores alone: no --calib, --part or --extend");
     const nyb_status status = o->merge ? nyb_merge_hessians(&call->context, call->operands,
                                                             call->operand_count, &params, &r, &err)
@@ -126,7 +99,7 @@ static nyb_exit run(const nyb_call *call)
     const nyb_calibrate_params params = {
         .model = call->operands[0],
         .out = o->output,
-        .samples = samples_of(call),
+        .samples = nyb_sampling_params(call, &o->sampling),
         .percentile = o->percentile,
         .force = o->force,
     };
@@ -151,9 +124,7 @@ const nyb_command nyb_command_calibrate = {
     .operands = "MODEL|STORE...",
     .operand_min = 1,
     .operand_max = SIZE_MAX,
-    .options = table,
-    .options_size = sizeof(options),
-    .defaults = &defaults,
+    NYB_COMMAND_OPTIONS(table, options, defaults),
     .memory = true,
     .compute = true,
     .examples =

@@ -145,9 +145,7 @@ const nyb_command nyb_command_compare = {
     .operands = "BASE MODEL...",
     .operand_min = 1,
     .operand_max = MODELS_MAX,
-    .options = table,
-    .options_size = sizeof(options),
-    .defaults = &defaults,
+    NYB_COMMAND_OPTIONS(table, options, defaults),
     .compute = true,
     .examples =
         (const nyb_example[]){{"nybble compare llama llama-4bit llama-int4 --text wiki.test.raw",
@@ -156,8 +154,9 @@ const nyb_command nyb_command_compare = {
                                "page.html --prompt \"Once\"",
                                "A page with charts, and with how each goes on with a text."},
                               {0}},
-    .notes = "bits/weight counts everything that the linear layers inside the blocks take in the "
-             "files. KL is the mean over all scored positions of the Kullback-Leibler divergence "
+    .notes = "bits/weight is what the matrices of the linear layers inside the blocks take in the "
+             "files: codes, scales, zero points and group indices. KL is the mean over all scored "
+             "positions of the Kullback-Leibler divergence "
              "of the model's prediction from BASE's, in nats; same top-1 is the share of "
              "positions where both find the same token the most probable.",
     .run = run,

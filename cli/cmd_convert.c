@@ -1,61 +1,47 @@
 #include <stdio.h>
 
-#include "cli/command.h"
+#include "cli/making.h"
 #include "nybble/convert.h"
 
 typedef struct options {
-    const char *output;
+    nyb_making making;
     int format;
-    uint64_t shard_size;
-    bool force;
 } options;
 
 static const char *const formats[] = {
     "bf16", "f16", "f32", "compressed-tensors", "gptq", "gptq_v2", "awq", "fp8", "keras", NULL};
 
-static const options defaults = {.shard_size = 5000000000};
-
-#define INTO(field) NYB_INTO(options, field)
+static const options defaults = {.making = NYB_MAKING_DEFAULTS};
 
 static const nyb_option table[] = {
-    {"output", 'o', NYB_OPTION_PATH, INTO(output), .value = "FOLDER", .required = true,
-     .about = "Folder to write; it appears when it is complete."},
-    {"format", 'f', NYB_OPTION_CHOICE, INTO(format), .choices = formats, .value = "FORMAT",
-     .required = true,
+    NYB_MAKING_HEAD(options, making),
+    {"format", 'f', NYB_OPTION_CHOICE, NYB_INTO(options, format), .choices = formats,
+     .value = "FORMAT", .required = true,
      .about =
          "bf16, f16, f32: weights as floats. keras: a KerasHub preset with the very floats of a "
          "folder. The others: the same codes and scales in another layout, with not a bit of a "
          "weight changed; what a layout cannot hold is refused."},
-    {"shard-size", 0, NYB_OPTION_BYTES, INTO(shard_size), .value = "BYTES",
-     .about = "Largest tensor file."},
-    {"force", 0, NYB_OPTION_FLAG, INTO(force),
-     .about = "Replace a folder that nybble made before."},
+    NYB_MAKING_TAIL(options, making),
     {0}};
 
 static nyb_exit run(const nyb_call *call)
 {
     const options *const o = call->options;
     const nyb_convert_params params = {.model = call->operands[0],
-                                       .out = o->output,
+                                       .out = o->making.output,
                                        .format = formats[o->format],
-                                       .shard_bytes = o->shard_size,
-                                       .force = o->force};
+                                       .shard_bytes = o->making.shard_size,
+                                       .force = o->making.force,
+                                       .command = call->line};
     nyb_convert_result r;
     nyb_err err;
     if (nyb_convert(&call->context, &params, &r, &err) != NYB_OK)
         return nyb_call_fail(call, &err);
-    if (call->json) {
-        json_t *const doc = nyb_call_document(call);
-        json_object_set_new(doc, "output", json_string(params.out));
-        json_object_set_new(doc, "format", json_string(params.format));
-        json_object_set_new(doc, "layers", json_integer((json_int_t) r.layers));
-        json_object_set_new(doc, "exact", json_boolean(r.exact));
-        json_object_set_new(doc, "bytes_in", json_integer((json_int_t) r.bytes_in));
-        json_object_set_new(doc, "bytes_out", json_integer((json_int_t) r.bytes_out));
-        json_object_set_new(doc, "seconds", json_real(r.seconds));
-        nyb_call_print_json(call, doc);
-        return NYB_EXIT_OK;
-    }
+    if (call->json)
+        return nyb_call_answer(
+            call, "{s:o?, s:s, s:I, s:b, s:I, s:I, s:f}", "output", json_string(params.out),
+            "format", params.format, "layers", (json_int_t) r.layers, "exact", r.exact, "bytes_in",
+            (json_int_t) r.bytes_in, "bytes_out", (json_int_t) r.bytes_out, "seconds", r.seconds);
     char before[32], after[32];
     (void) printf("%s: %zu quantised layers as %s, %s, %s -> %s, %.1f s\n", params.out, r.layers,
                   params.format, r.exact ? "bit for bit" : "rounded once",
@@ -67,12 +53,8 @@ static nyb_exit run(const nyb_call *call)
 const nyb_command nyb_command_convert = {
     .name = "convert",
     .about = "Brings a quantised checkpoint into another layout, or back to floats",
-    .operands = "MODEL",
-    .operand_min = 1,
-    .operand_max = 1,
-    .options = table,
-    .options_size = sizeof(options),
-    .defaults = &defaults,
+    NYB_COMMAND_OPERANDS("MODEL", 1),
+    NYB_COMMAND_OPTIONS(table, options, defaults),
     .examples =
         (const nyb_example[]){{"nybble convert llama-awq -o llama-ct -f compressed-tensors",
                                "The same weights for other readers."},

@@ -17,16 +17,11 @@ static nyb_exit run(const nyb_call *call)
     nyb_err err;
     if (nyb_eval(&call->context, call->operands[0], &params, &r, &err) != NYB_OK)
         return nyb_call_fail(call, &err);
-    if (call->json) {
-        json_t *const doc = nyb_call_document(call);
-        json_object_set_new(doc, "model", json_string(call->operands[0]));
-        json_object_set_new(doc, "data", nyb_evaluating_json(&params, &r));
-        json_object_set_new(doc, "loss", json_real(r.loss));
-        json_object_set_new(doc, "perplexity", nyb_json_finite(r.perplexity));
-        json_object_set_new(doc, "seconds", json_real(r.seconds));
-        nyb_call_print_json(call, doc);
-        return NYB_EXIT_OK;
-    }
+    if (call->json)
+        return nyb_call_answer(call, "{s:o?, s:o, s:o, s:o, s:f}", "model",
+                               json_string(call->operands[0]), "data",
+                               nyb_evaluating_json(&params, &r), "loss", nyb_json_finite(r.loss),
+                               "perplexity", nyb_json_finite(r.perplexity), "seconds", r.seconds);
     nyb_evaluating_print(&params, &r);
     (void) printf("perplexity %.4f (%.5f nats a token), %.1f s\n", r.perplexity, r.loss, r.seconds);
     return NYB_EXIT_OK;
@@ -35,12 +30,8 @@ static nyb_exit run(const nyb_call *call)
 const nyb_command nyb_command_eval = {
     .name = "eval",
     .about = "Measures a checkpoint's perplexity on a text",
-    .operands = "MODEL",
-    .operand_min = 1,
-    .operand_max = 1,
-    .options = table,
-    .options_size = sizeof(options),
-    .defaults = &defaults,
+    NYB_COMMAND_OPERANDS("MODEL", 1),
+    NYB_COMMAND_OPTIONS(table, options, defaults),
     .compute = true,
     .examples =
         (const nyb_example[]){

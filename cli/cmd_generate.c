@@ -227,12 +227,8 @@ static nyb_exit run(const nyb_call *call)
 const nyb_command nyb_command_generate = {
     .name = "generate",
     .about = "Continues a text with a model",
-    .operands = "MODEL",
-    .operand_min = 1,
-    .operand_max = 1,
-    .options = table,
-    .options_size = sizeof(options),
-    .defaults = &defaults,
+    NYB_COMMAND_OPERANDS("MODEL", 1),
+    NYB_COMMAND_OPTIONS(table, options, defaults),
     .memory = true,
     .compute = true,
     .examples =

@@ -8,6 +8,8 @@ typedef struct options {
     bool tensors, layers, check;
 } options;
 
+static const options defaults = {0};
+
 static const nyb_option table[] = {
     {"tensors", 0, NYB_OPTION_FLAG, NYB_INTO(options, tensors), .about = "List every tensor."},
     {"layers", 0, NYB_OPTION_FLAG, NYB_INTO(options, layers),
@@ -307,12 +309,8 @@ static nyb_exit run(const nyb_call *call)
 const nyb_command nyb_command_inspect = {
     .name = "inspect",
     .about = "Shows what a checkpoint holds and which programs will load it",
-    .operands = "MODEL",
-    .operand_min = 1,
-    .operand_max = 1,
-    .options = table,
-    .options_size = sizeof(options),
-    .defaults = &(const options){0},
+    NYB_COMMAND_OPERANDS("MODEL", 1),
+    NYB_COMMAND_OPTIONS(table, options, defaults),
     .examples =
         (const nyb_example[]){
             {"nybble inspect model", "Types, layers, and who can read it."},

@@ -26,29 +26,21 @@ static nyb_exit run(const nyb_call *call)
     if (nyb_logits(&call->context, call->operands[0], o->tokens, o->output, &result, &err) !=
         NYB_OK)
         return nyb_call_fail(call, &err);
-    if (call->json) {
-        json_t *const doc = nyb_call_document(call);
-        json_object_set_new(doc, "output", json_string(o->output));
-        json_object_set_new(doc, "samples", json_integer((json_int_t) result.samples));
-        json_object_set_new(doc, "length", json_integer((json_int_t) result.length));
-        json_object_set_new(doc, "vocab", json_integer((json_int_t) result.vocab));
-        nyb_call_print_json(call, doc);
-    } else if (!call->quiet) {
+    if (call->json)
+        return nyb_call_answer(call, "{s:o?, s:I, s:I, s:I}", "output", json_string(o->output),
+                               "samples", (json_int_t) result.samples, "length",
+                               (json_int_t) result.length, "vocab", (json_int_t) result.vocab);
+    if (!call->quiet)
         (void) printf("%s: f32 [%zu, %zu, %zu]\n", o->output, result.samples, result.length,
                       result.vocab);
-    }
     return NYB_EXIT_OK;
 }
 
 const nyb_command nyb_command_logits = {
     .name = "logits",
     .about = "Writes a model's scores for every position of given token ids",
-    .operands = "MODEL",
-    .operand_min = 1,
-    .operand_max = 1,
-    .options = table,
-    .options_size = sizeof(options),
-    .defaults = &defaults,
+    NYB_COMMAND_OPERANDS("MODEL", 1),
+    NYB_COMMAND_OPTIONS(table, options, defaults),
     .memory = true,
     .compute = true,
     .examples = (const nyb_example[]){{"nybble logits model --tokens ids.npy -o logits.npy",

@@ -1,27 +1,17 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cli/command.h"
+#include "cli/making.h"
 #include "nybble/merge.h"
 
 typedef struct options {
-    const char *output;
-    uint64_t shard_size;
-    bool force;
+    nyb_making making;
 } options;
 
-static const options defaults = {.shard_size = 5000000000};
+static const options defaults = {.making = NYB_MAKING_DEFAULTS};
 
-#define INTO(field) NYB_INTO(options, field)
-
-static const nyb_option table[] = {{"output", 'o', NYB_OPTION_PATH, INTO(output), .value = "FOLDER",
-                                    .required = true,
-                                    .about = "Folder to write; it appears when it is complete."},
-                                   {"shard-size", 0, NYB_OPTION_BYTES, INTO(shard_size),
-                                    .value = "BYTES", .about = "Largest tensor file."},
-                                   {"force", 0, NYB_OPTION_FLAG, INTO(force),
-                                    .about = "Replace a folder that nybble made before."},
-                                   {0}};
+static const nyb_option table[] = {
+    NYB_MAKING_HEAD(options, making), NYB_MAKING_TAIL(options, making), {0}};
 
 // The layers as the report has them.
 static json_t *layers_of(const char *folder)
@@ -35,21 +25,16 @@ static json_t *layers_of(const char *folder)
     return layers ? layers : json_null();
 }
 
-static json_t *document_of(const nyb_call *call, const nyb_merge_params *params,
-                           const nyb_merge_result *r)
+static nyb_exit answer(const nyb_call *call, const nyb_merge_params *params,
+                       const nyb_merge_result *r)
 {
-    json_t *const doc = nyb_call_document(call);
-    json_object_set_new(doc, "output", json_string(params->out));
-    json_object_set_new(doc, "layers", json_integer((json_int_t) r->layers));
-    json_object_set_new(doc, "requantized", json_integer((json_int_t) r->requantized));
-    json_object_set_new(doc, "replaced", json_integer((json_int_t) r->replaced));
-    json_object_set_new(doc, "weight_error", nyb_json_finite(r->weight_error));
-    json_object_set_new(doc, "delta_error", nyb_json_finite(r->delta_error));
-    json_object_set_new(doc, "bytes_in", json_integer((json_int_t) r->bytes_in));
-    json_object_set_new(doc, "bytes_out", json_integer((json_int_t) r->bytes_out));
-    json_object_set_new(doc, "seconds", json_real(r->seconds));
-    json_object_set_new(doc, "merged", layers_of(params->out));
-    return doc;
+    return nyb_call_answer(
+        call, "{s:o?, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:f, s:o}", "output",
+        json_string(params->out), "layers", (json_int_t) r->layers, "requantized",
+        (json_int_t) r->requantized, "replaced", (json_int_t) r->replaced, "weight_error",
+        nyb_json_finite(r->weight_error), "delta_error", nyb_json_finite(r->delta_error),
+        "bytes_in", (json_int_t) r->bytes_in, "bytes_out", (json_int_t) r->bytes_out, "seconds",
+        r->seconds, "merged", layers_of(params->out));
 }
 
 static nyb_exit run(const nyb_call *call)
@@ -57,17 +42,16 @@ static nyb_exit run(const nyb_call *call)
     const options *const o = call->options;
     const nyb_merge_params params = {.model = call->operands[0],
                                      .adapter = call->operands[1],
-                                     .out = o->output,
-                                     .shard_bytes = o->shard_size,
-                                     .force = o->force};
+                                     .out = o->making.output,
+                                     .shard_bytes = o->making.shard_size,
+                                     .force = o->making.force,
+                                     .command = call->line};
     nyb_merge_result r;
     nyb_err err;
     if (nyb_merge(&call->context, &params, &r, &err) != NYB_OK)
         return nyb_call_fail(call, &err);
-    if (call->json) {
-        nyb_call_print_json(call, document_of(call, &params, &r));
-        return NYB_EXIT_OK;
-    }
+    if (call->json)
+        return answer(call, &params, &r);
     (void) printf("%s: %zu layers changed, %zu tensors replaced, %.1f s\n", params.out, r.layers,
                   r.replaced, r.seconds);
     if (r.requantized)
@@ -80,12 +64,8 @@ static nyb_exit run(const nyb_call *call)
 const nyb_command nyb_command_merge = {
     .name = "merge",
     .about = "Adds a LoRA adapter to the weights of its base",
-    .operands = "BASE ADAPTER",
-    .operand_min = 2,
-    .operand_max = 2,
-    .options = table,
-    .options_size = sizeof(options),
-    .defaults = &defaults,
+    NYB_COMMAND_OPERANDS("BASE ADAPTER", 2),
+    NYB_COMMAND_OPTIONS(table, options, defaults),
     .examples =
         (const nyb_example[]){
             {"nybble merge llama llama-lora -o llama-tuned", "One checkpoint of the two."},

@@ -48,14 +48,12 @@ static nyb_exit run(const nyb_call *call)
     if (nyb_predict(&call->context, &params, &result, &err) != NYB_OK)
         return nyb_call_fail(call, &err);
     if (call->json) {
-        json_t *const doc = nyb_call_document(call), *const list = json_array();
-        json_object_set_new(doc, "samples", json_integer((json_int_t) result.samples));
+        json_t *const list = json_array();
         for (size_t i = 0; i < result.output_count; i++)
             json_array_append_new(list, json_pack("{s:s, s:o}", "path", o->outputs.at[i], "shape",
                                                   shape_of(&result, i)));
-        json_object_set_new(doc, "outputs", list);
-        nyb_call_print_json(call, doc);
-        return NYB_EXIT_OK;
+        return nyb_call_answer(call, "{s:I, s:o}", "samples", (json_int_t) result.samples,
+                               "outputs", list);
     }
     for (size_t i = 0; i < result.output_count && !call->quiet; i++) {
         (void) printf("%s: ", o->outputs.at[i]);
@@ -67,12 +65,8 @@ static nyb_exit run(const nyb_call *call)
 const nyb_command nyb_command_predict = {
     .name = "predict",
     .about = "Runs a Keras model over samples",
-    .operands = "MODEL",
-    .operand_min = 1,
-    .operand_max = 1,
-    .options = table,
-    .options_size = sizeof(options),
-    .defaults = &defaults,
+    NYB_COMMAND_OPERANDS("MODEL", 1),
+    NYB_COMMAND_OPTIONS(table, options, defaults),
     .memory = true,
     .examples = (const nyb_example[]){{"nybble predict model.keras -i x.npy -o y.npy",
                                        "What the model makes of the samples in x.npy, in f32."},

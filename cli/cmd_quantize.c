@@ -4,22 +4,16 @@
 #include "cli/quantizing.h"
 #include "nybble/allocate.h"
 
-static json_t *document_of(const nyb_call *call, const nyb_quantize_params *params,
-                           const nyb_quantize_result *r)
+static nyb_exit answer(const nyb_call *call, const nyb_quantize_params *params,
+                       const nyb_quantize_result *r)
 {
-    json_t *const doc = nyb_call_document(call);
-    json_object_set_new(doc, "output", json_string(params->out));
-    json_object_set_new(doc, "layers", json_integer((json_int_t) r->layers));
-    json_object_set_new(doc, "samples", json_integer((json_int_t) r->samples));
-    json_object_set_new(doc, "tokens", json_integer((json_int_t) r->tokens));
-    json_object_set_new(doc, "bits_per_weight", json_real(r->bits_per_weight));
-    json_object_set_new(doc, "bytes_in", json_integer((json_int_t) r->bytes_in));
-    json_object_set_new(doc, "bytes_out", json_integer((json_int_t) r->bytes_out));
-    json_object_set_new(doc, "loss", nyb_json_finite(r->loss));
-    json_object_set_new(doc, "rtn_loss", nyb_json_finite(r->rtn_loss));
-    json_object_set_new(doc, "seconds", json_real(r->seconds));
-    json_object_set_new(doc, "resumed_blocks", json_integer((json_int_t) r->resumed_blocks));
-    return doc;
+    return nyb_call_answer(call, "{s:o?, s:I, s:I, s:I, s:f, s:I, s:I, s:o, s:o, s:f, s:I}",
+                           "output", json_string(params->out), "layers", (json_int_t) r->layers,
+                           "samples", (json_int_t) r->samples, "tokens", (json_int_t) r->tokens,
+                           "bits_per_weight", r->bits_per_weight, "bytes_in",
+                           (json_int_t) r->bytes_in, "bytes_out", (json_int_t) r->bytes_out, "loss",
+                           nyb_json_finite(r->loss), "rtn_loss", nyb_json_finite(r->rtn_loss),
+                           "seconds", r->seconds, "resumed_blocks", (json_int_t) r->resumed_blocks);
 }
 
 // Makes the recipe for --target-bits, "FOLDER.recipe.json", unless a run that is resumed has made it.
@@ -61,10 +55,8 @@ static nyb_exit run(const nyb_call *call)
         return nyb_call_fail(call, &err);
     if (nyb_quantize(&call->context, &params, &r, &err) != NYB_OK)
         return nyb_call_fail(call, &err);
-    if (call->json) {
-        nyb_call_print_json(call, document_of(call, &params, &r));
-        return NYB_EXIT_OK;
-    }
+    if (call->json)
+        return answer(call, &params, &r);
     char before[32], after[32];
     (void) printf("%s: %zu layers at %.2f bits per weight, %s -> %s, %.1f s\n", params.out,
                   r.layers, r.bits_per_weight, nyb_bytes_text(before, r.bytes_in),
@@ -81,12 +73,8 @@ static nyb_exit run(const nyb_call *call)
 const nyb_command nyb_command_quantize = {
     .name = "quantize",
     .about = "Compresses a checkpoint by GPTQ, plain rounding or plain INT4",
-    .operands = "MODEL",
-    .operand_min = 1,
-    .operand_max = 1,
-    .options = nyb_quantizing_options,
-    .options_size = sizeof(nyb_quantizing),
-    .defaults = &nyb_quantizing_defaults,
+    NYB_COMMAND_OPERANDS("MODEL", 1),
+    NYB_COMMAND_OPTIONS(nyb_quantizing_options, nyb_quantizing, nyb_quantizing_defaults),
     .memory = true,
     .compute = true,
     .examples =
@@ -110,7 +98,7 @@ const nyb_command nyb_command_quantize = {
         "rounded that Keras itself quantises, embeddings too.\n\n"
         "The result is written into FOLDER.partial and renamed once it is complete, synced and "
         "read back. After an interruption --resume goes on there and gives the same bytes. "
-        "FOLDER/nybble_report.json says what was done to each layer.\n\n"
+        "FOLDER/nybble_report.json, or FILE.report.json, says what was done to each layer.\n\n"
         "A recipe is a JSON object with the settings above, named with underscores, and "
         "\"modules\", a list of objects with a \"pattern\" of layer names and settings for them: "
         "{\"weight_bits\": 4, \"modules\": [{\"pattern\": \"*.mlp.down_proj\", \"weight_bits\": "

@@ -8,6 +8,8 @@ typedef struct options {
     bool force;
 } options;
 
+static const options defaults = {0};
+
 static const nyb_option table[] = {
     {"output", 'o', NYB_OPTION_PATH, NYB_INTO(options, output), .value = "FILE",
      .about = "Page to write."},
@@ -32,12 +34,10 @@ static nyb_exit run(const nyb_call *call)
         return nyb_call_usage(call, "say what to make: -o FILE, or --chart FILE");
     if (nyb_report(&call->context, &params, &err) != NYB_OK)
         return nyb_call_fail(call, &err);
-    if (call->json) {
-        json_t *const doc = nyb_call_document(call);
-        json_object_set_new(doc, "output", o->output ? json_string(o->output) : json_null());
-        json_object_set_new(doc, "chart", o->chart ? json_string(o->chart) : json_null());
-        nyb_call_print_json(call, doc);
-    }
+    if (call->json)
+        return nyb_call_answer(call, "{s:o?, s:o?}", "output",
+                               o->output ? json_string(o->output) : NULL, "chart",
+                               o->chart ? json_string(o->chart) : NULL);
     return NYB_EXIT_OK;
 }
 
@@ -47,9 +47,7 @@ const nyb_command nyb_command_report = {
     .operands = "FILE...",
     .operand_min = 1,
     .operand_max = SIZE_MAX,
-    .options = table,
-    .options_size = sizeof(options),
-    .defaults = &(const options){0},
+    NYB_COMMAND_OPTIONS(table, options, defaults),
     .examples = (const nyb_example[]){{"nybble report points.jsonl inputs.json -o report.html",
                                        "A page of what 'compare --points' and 'calibrate' wrote."},
                                       {"nybble report points.jsonl --chart front.svg",

@@ -187,9 +187,7 @@ static nyb_exit run(const nyb_call *call)
 const nyb_command nyb_command_solve = {
     .name = "solve",
     .about = "Quantises one linear layer given as arrays",
-    .options = table,
-    .options_size = sizeof(options),
-    .defaults = &defaults,
+    NYB_COMMAND_OPTIONS(table, options, defaults),
     .examples =
         (const nyb_example[]){
             {"nybble solve --weight W.npy --inputs X.npy --weight-bits 3 -o layer",

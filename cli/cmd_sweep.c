@@ -101,18 +101,12 @@ static nyb_exit run(const nyb_call *call)
         json_decref(l.points);
         return nyb_call_fail(call, &err);
     }
-    if (call->json) {
-        json_t *const doc = nyb_call_document(call);
-        json_object_set_new(doc, "output", json_string(o->output));
-        json_object_set_new(doc, "points", l.points);
-        json_object_set_new(doc, "known", json_integer((json_int_t) r.known));
-        json_object_set_new(doc, "seconds", json_real(r.seconds));
-        json_object_set_new(doc, "calibrate_seconds", json_real(r.calibrate_seconds));
-        json_object_set_new(doc, "solve_seconds", json_real(r.solve_seconds));
-        json_object_set_new(doc, "eval_seconds", json_real(r.eval_seconds));
-        nyb_call_print_json(call, doc);
-        return NYB_EXIT_OK;
-    }
+    if (call->json)
+        return nyb_call_answer(call, "{s:o?, s:o, s:I, s:f, s:f, s:f, s:f}", "output",
+                               json_string(o->output), "points", l.points, "known",
+                               (json_int_t) r.known, "seconds", r.seconds, "calibrate_seconds",
+                               r.calibrate_seconds, "solve_seconds", r.solve_seconds,
+                               "eval_seconds", r.eval_seconds);
     if (!o->list)
         (void) printf("%s: %zu points, %zu of them known, %.1f s (calibration %.1f, solving %.1f, "
                       "evaluation %.1f)\n",
@@ -124,12 +118,8 @@ static nyb_exit run(const nyb_call *call)
 const nyb_command nyb_command_sweep = {
     .name = "sweep",
     .about = "Quantises a model in many ways from one calibration, and compares them",
-    .operands = "SPEC.json",
-    .operand_min = 1,
-    .operand_max = 1,
-    .options = table,
-    .options_size = sizeof(options),
-    .defaults = &defaults,
+    NYB_COMMAND_OPERANDS("SPEC.json", 1),
+    NYB_COMMAND_OPTIONS(table, options, defaults),
     .memory = true,
     .compute = true,
     .examples =

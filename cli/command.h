@@ -29,21 +29,16 @@
 //         nyb_thing *thing = NULL;
 //         if (nyb_thing_open(&thing, call->operands[0], &call->context, &err) != NYB_OK)
 //             return nyb_call_fail(call, &err); // "nybble: ..." on stderr
-//         if (call->json) {
-//             json_t *const doc = nyb_call_document(call); // holds "schema"
-//             json_object_set_new(doc, "samples", json_integer((json_int_t) o->samples));
-//             nyb_call_print_json(call, doc); // takes doc
-//         } else {
-//             printf("%zu samples\n", o->samples); // results go to stdout, and nothing else does
-//         }
 //         nyb_thing_close(thing);
+//         if (call->json)
+//             return nyb_call_answer(call, "{s:I}", "samples", (json_int_t) o->samples);
+//         printf("%zu samples\n", o->samples); // results go to stdout, and nothing else does
 //         return NYB_EXIT_OK;
 //     }
 //
 //     const nyb_command nyb_command_thing = {
-//         .name = "thing", .about = "Does a thing to a model", .operands = "MODEL",
-//         .operand_min = 1, .operand_max = 1, .options = table,
-//         .options_size = sizeof(options), .defaults = &defaults,
+//         .name = "thing", .about = "Does a thing to a model",
+//         NYB_COMMAND_OPERANDS("MODEL", 1), NYB_COMMAND_OPTIONS(table, options, defaults),
 //         .examples = (const nyb_example[]){{"nybble thing model -o out", "The usual."}, {0}},
 //         .run = run};
 //
@@ -130,6 +125,14 @@ typedef struct nyb_command {
     bool hidden; // left out of lists
 } nyb_command;
 
+// Members of a nyb_command: that many operands, no fewer and no more.
+#define NYB_COMMAND_OPERANDS(text, count)                                                          \
+    .operands = (text), .operand_min = (count), .operand_max = (count)
+
+// Its table, the struct that the table fills, and the values that this struct begins with.
+#define NYB_COMMAND_OPTIONS(table, type, values)                                                   \
+    .options = (table), .options_size = sizeof(type), .defaults = &(values)
+
 struct nyb_call {
     const nyb_command *command;
     const void *options; // the command's own struct; NULL when it has none
@@ -162,6 +165,10 @@ __attribute__((format(printf, 2, 3))) void nyb_call_warn(const nyb_call *call, c
 json_t *nyb_call_document(const nyb_call *call);
 void nyb_call_print_json(const nyb_call *call, json_t *document);
 json_t *nyb_json_finite(double value);
+
+// The same for a document that json_pack() can make: prints the members of the object that `format`
+// describes behind "schema", and returns NYB_EXIT_OK.
+nyb_exit nyb_call_answer(const nyb_call *call, const char *format, ...);
 
 // A table for people: columns lined up by what a terminal shows, numbers to the right. Cells
 // are given row by row.

@@ -2,8 +2,6 @@
 
 #include <stdio.h>
 
-const char *const nyb_bos_words[] = {"auto", "never", "always", NULL};
-
 // In the order of nyb_activation_kind.
 const char *const nyb_activation_words[] = {
     "none", "int8", "float8", "int8-per-token", "float8-per-token", NULL};

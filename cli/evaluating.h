@@ -3,6 +3,7 @@
 #define NYB_CLI_EVALUATING_H_
 
 #include "cli/command.h"
+#include "cli/sampling.h"
 #include "nybble/eval.h"
 
 typedef struct nyb_evaluating {
@@ -16,7 +17,7 @@ typedef struct nyb_evaluating {
         .window = 1024                                                                             \
     }
 
-extern const char *const nyb_bos_words[], *const nyb_activation_words[];
+extern const char *const nyb_activation_words[];
 
 // The head of a command's table, whose options struct begins with the nyb_evaluating `of`.
 #define NYB_EVALUATING_OPTIONS(type, of)                                                           \

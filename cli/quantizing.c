@@ -18,7 +18,6 @@ static const char *const formats[] = {
 // In the order of nyb_objective.
 static const char *const objectives[] = {"layer", "model", NULL};
 static const char *const outer_methods[] = {"none", "rtn", "int4", "int8", "float8", NULL};
-static const char *const bos_words[] = {"auto", "never", "always", NULL};
 
 const nyb_quantizing nyb_quantizing_defaults = {
     .weight_bits = 4,
@@ -30,13 +29,11 @@ const nyb_quantizing nyb_quantizing_defaults = {
     .expert_min_tokens = 1,
     .objective_strength = 0.5,
     .objective_step = 1,
-    .num_samples = 128,
-    .sequence_length = 2048,
+    .sampling = {.num_samples = 128, .sequence_length = 2048},
     .pack = true,
     .shard_size = (size_t) 5000000000,
 };
 
-static const char *const expert_tokens[] = {"routed", "all", NULL};
 static const char *const fallbacks[] = {"error", "rtn", NULL};
 
 // In the order of nyb_loss_mask.
@@ -127,7 +124,7 @@ const nyb_option nyb_quantizing_options[] = {
          "what to_json() gives), which tells what its layers are."},
     {"recipe", 0, NYB_OPTION_PATH, INTO(recipe), .value = "FILE",
      .about = "JSON file with these settings, also for patterns of layers."},
-    {"calib", 'c', NYB_OPTION_PATHS, INTO(calib), .value = "FILE[:WEIGHT]",
+    {"calib", 'c', NYB_OPTION_PATHS, INTO(sampling.calib), .value = "FILE[:WEIGHT]",
      .about =
          "Text to calibrate with; JSON lines (.jsonl), a text or a conversation each; or token "
          "ids in .npy or .json. Given several times, each file gives a share of the windows "
@@ -147,17 +144,9 @@ const nyb_option nyb_quantizing_options[] = {
     {"pack", 0, NYB_OPTION_SWITCH, INTO(pack),
      .about = "Put documents one behind the other and cut the whole into windows. --no-pack: each "
               "document, or as much of it as a window holds, is a sample of its own."},
-    {"num-samples", 'n', NYB_OPTION_SIZE, INTO(num_samples), .value = "N", .min = 1, .max = 1e7,
-     .about = "Windows of text; fewer, with a warning, when the text is shorter."},
-    {"sequence-length", 'l', NYB_OPTION_SIZE, INTO(sequence_length), .value = "N", .min = 2,
-     .max = 1e7, .about = "Tokens of a window."},
-    {"bos", 0, NYB_OPTION_CHOICE, INTO(bos), .choices = bos_words, .value = "WHEN",
-     .about = "Whether each window begins with the begin-of-sequence token. auto: as the model's "
-              "tokenizer does it."},
-    {"seed", 's', NYB_OPTION_SIZE, INTO(seed), .value = "N", .shown_default = "",
-     .about = "Draw the windows at random, with this seed; else they are the text's first."},
-    {"expert-calibration", 0, NYB_OPTION_CHOICE, INTO(expert_calibration), .choices = expert_tokens,
-     .value = "TOKENS",
+    NYB_SAMPLING_OPTIONS(nyb_quantizing, sampling),
+    {"expert-calibration", 0, NYB_OPTION_CHOICE, INTO(expert_calibration),
+     .choices = nyb_expert_tokens, .value = "TOKENS",
      .about = "Tokens that an expert's layers are calibrated on: those routed to it, or all."},
     {"expert-min-tokens", 0, NYB_OPTION_SIZE, INTO(expert_min_tokens), .value = "N", .min = 1,
      .max = 1e9, .about = "Calibration tokens that an expert needs."},
@@ -219,6 +208,17 @@ static unsigned given_settings(const nyb_call *call)
     return given;
 }
 
+static nyb_samples_params samples_of(const nyb_call *call)
+{
+    const nyb_quantizing *const o = call->options;
+    nyb_samples_params samples = nyb_sampling_params(call, &o->sampling);
+    samples.per_document = !o->pack;
+    samples.chat = o->chat;
+    samples.loss_mask = (nyb_loss_mask) o->loss_mask;
+    samples.text_field = o->text_field;
+    return samples;
+}
+
 nyb_quantize_params nyb_quantizing_params(const nyb_call *call)
 {
     const nyb_quantizing *const o = call->options;
@@ -248,18 +248,7 @@ nyb_quantize_params nyb_quantizing_params(const nyb_call *call)
         .objective_step = o->objective_step,
         .embedding = nyb_call_given(call, "embedding") ? outer_methods[o->embedding] : NULL,
         .head = nyb_call_given(call, "head") ? outer_methods[o->head] : NULL,
-        .samples = {.paths = o->calib.at,
-                    .path_count = o->calib.count,
-                    .count = o->num_samples,
-                    .counted = nyb_call_given(call, "num-samples"),
-                    .length = o->sequence_length,
-                    .bos = (nyb_bos) o->bos,
-                    .shuffle = nyb_call_given(call, "seed"),
-                    .seed = o->seed,
-                    .per_document = !o->pack,
-                    .chat = o->chat,
-                    .loss_mask = (nyb_loss_mask) o->loss_mask,
-                    .text_field = o->text_field},
+        .samples = samples_of(call),
         .hessians = o->hessians,
         .experts = {.calibration = (nyb_expert_calibration) o->expert_calibration,
                     .min_tokens = o->expert_min_tokens,

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "calib/report_name.h"
 #include "core/file.h"
 #include "eval/point_histogram.h"
 #include "model/unicode.h"
@@ -143,7 +144,7 @@ static nyb_status look_at_report(json_t *point, const char *folder, nyb_err *err
     nyb_arena arena = {0};
     json_t *report = NULL;
     nyb_status status = NYB_OK;
-    const char *const path = nyb_path_join(&arena, folder, "nybble_report.json");
+    const char *const path = nyb_path_join(&arena, folder, NYB_REPORT_NAME);
     if (!path)
         status = nyb_no_memory(err, folder, 1, 1);
     else if (nyb_path_exists(path))

@@ -7,11 +7,12 @@
 #include "nybble/context.h"
 
 typedef struct nyb_convert_params {
-    const char *model;  // Hugging Face folder, read only
-    const char *out;    // folder to be made
-    const char *format; // a weight layout's name; or "bf16", "f16", "f32": floats; or "keras"
-    size_t shard_bytes; // of one output file, 0: 5 GB
-    bool force;         // replace an existing output folder
+    const char *model;   // Hugging Face folder, read only
+    const char *out;     // folder to be made
+    const char *format;  // a weight layout's name; or "bf16", "f16", "f32": floats; or "keras"
+    size_t shard_bytes;  // of one output file, 0: 5 GB
+    bool force;          // replace an existing output folder
+    const char *command; // that asked for the run, kept in the report; UTF-8, NULL: unknown
 } nyb_convert_params;
 
 typedef struct nyb_convert_result {

@@ -16,6 +16,7 @@ typedef struct nyb_merge_params {
     const char *out;     // folder to be made
     size_t shard_bytes;  // of one output file, 0: 5 GB
     bool force;          // replace an existing output folder
+    const char *command; // that asked for the run, kept in the report; UTF-8, NULL: unknown
 } nyb_merge_params;
 
 typedef struct nyb_merge_result {

@@ -14,12 +14,13 @@
 #include "nybble/context.h"
 
 typedef struct nyb_rotate_params {
-    const char *model;  // Hugging Face folder of floats, read only
-    const char *out;    // folder to be made
-    const char *format; // type of the output's matrices: "f32", "bf16" or "f16"; NULL: "f32"
-    uint64_t seed;      // of the signs and, where the width is no power of two, of a small matrix
-    size_t shard_bytes; // of one output file, 0: 5 GB
-    bool force;         // replace an existing output folder
+    const char *model;   // Hugging Face folder of floats, read only
+    const char *out;     // folder to be made
+    const char *format;  // type of the output's matrices: "f32", "bf16" or "f16"; NULL: "f32"
+    uint64_t seed;       // of the signs and, where the width is no power of two, of a small matrix
+    size_t shard_bytes;  // of one output file, 0: 5 GB
+    bool force;          // replace an existing output folder
+    const char *command; // that asked for the run, kept in the report; UTF-8, NULL: unknown
 } nyb_rotate_params;
 
 typedef struct nyb_rotate_result {
