@@ -150,6 +150,8 @@ nyb_status nyb_merge_hessians(const nyb_context *ctx, const char *const *stores,
     merging m = {.ctx = ctx, .count = count};
     if (count == 0)
         return nyb_fail(err, NYB_E_ARG, "no store to merge");
+    if (params->compression > 9)
+        return nyb_fail(err, NYB_E_ARG, "compression is %u, want 0 to 9", params->compression);
     m.stores = nyb_alloc(count, sizeof(*m.stores));
     if (!m.stores)
         return nyb_no_memory(err, "stores", count, sizeof(*m.stores));

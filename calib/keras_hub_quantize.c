@@ -4,6 +4,7 @@
 
 #include "calib/recipe.h"
 #include "core/file.h"
+#include "formats/keras_einsum.h"
 #include "formats/keras_hub.h"
 #include "formats/keras_save.h"
 #include "formats/quantization.h"
@@ -51,16 +52,15 @@ static const char *module_of(nyb_arena *arena, const nyb_hub_part *part)
     return nyb_arena_text(arena, part->name, length - end);
 }
 
-// Keras takes the largest of three axes for the model's width: the first is then the inputs, else the
-// first two are.
+// Whether what Keras takes for the inputs of the kernel are them.
 static bool has_form(const nyb_hub_part *part, bool turned)
 {
-    const size_t *const s = part->shape;
-    if (part->form == NYB_HUB_HEADS)
-        return false;
     const size_t inputs = turned ? part->inputs : part->folder_shape[0];
-    const size_t flat = part->rank == 2 || (s[0] >= s[1] && s[0] >= s[2]) ? s[0] : s[0] * s[1];
-    return part->rank <= 3 && flat == inputs;
+    const unsigned axes = nyb_keras_gptq_inputs(part->rank, part->shape);
+    size_t flat = 1;
+    for (unsigned i = 0; i < axes; i++)
+        flat *= part->shape[i];
+    return part->form != NYB_HUB_HEADS && axes > 0 && flat == inputs;
 }
 
 static bool is_gpt2(const run *r)

@@ -5,23 +5,24 @@
 #include "calib/job.h"
 #include "core/dtype.h"
 #include "core/log.h"
+#include "formats/keras_einsum.h"
 #include "model/keras_op.h"
 
 // ---- Kernels --------------------------------------------------------------------------------
 
-// How Keras flattens the kernel of a Dense or EinsumDense for its gptq arrays, [*in, *out]. Of three
-// axes it takes the largest for the model's width, whatever the equation says.
+// How Keras flattens the kernel of a Dense or EinsumDense for its gptq arrays, [*in, *out].
 static nyb_status flat_size(const nyb_keras_layer *layer, unsigned rank, const size_t *shape,
                             size_t *in, size_t *out, nyb_err *err)
 {
-    if (rank != 2 && rank != 3)
+    const unsigned inputs = nyb_keras_gptq_inputs(rank, shape);
+    if (inputs == 0)
         return nyb_graph_fail(layer, NYB_E_UNSUPPORTED, err,
                               "its kernel has %u axes, and Keras stores those of 2 and 3 in its "
                               "gptq arrays: leave it out (method 'none' in a recipe)",
                               rank);
-    const bool first = rank == 3 && shape[0] >= shape[1] && shape[0] >= shape[2];
-    *in = rank == 2 || first ? shape[0] : shape[0] * shape[1];
-    *out = rank == 2 ? shape[1] : first ? shape[1] * shape[2] : shape[2];
+    *in = *out = 1;
+    for (unsigned i = 0; i < rank; i++)
+        *(i < inputs ? in : out) *= shape[i];
     return NYB_OK;
 }
 

@@ -30,6 +30,8 @@ static void count(spread *s, const float *values, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         const double v = (double) values[i];
+        if (!isfinite(v)) // no top is above it
+            continue;
         if (s->top == 0.0)
             s->top = 0x1p-20;
         while (!(v >= -s->top && v < s->top))

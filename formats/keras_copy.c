@@ -104,10 +104,13 @@ static nyb_status replace_folder(const char *partial, const char *path, nyb_err 
             nyb_fail(err, NYB_E_EXISTS, "%s: not a Keras checkpoint, so it is not replaced", path);
     else
         status = old ? nyb_rename(path, old, err) : nyb_no_memory(err, path, 1, 1);
-    if (status == NYB_OK)
+    if (status == NYB_OK) {
         status = nyb_rename(partial, path, err);
-    if (status == NYB_OK)
-        nyb_keras_remove(old);
+        if (status == NYB_OK)
+            nyb_keras_remove(old);
+        else if (nyb_rename(old, path, NULL) != NYB_OK) // the first error is the one to tell
+            status = nyb_fail(err, NYB_E_IO, "%s: could not be replaced; it lies in %s", path, old);
+    }
     nyb_arena_clear(&arena);
     return status;
 }

@@ -37,6 +37,16 @@ static nyb_status split(parts *p, const char *equation, nyb_err *err)
                : nyb_fail(err, NYB_E_FORMAT, "'%.60s' is no equation of EinsumDense", equation);
 }
 
+// The lists below have room for letters that differ.
+static bool has_twice(const char *labels)
+{
+    for (; *labels; labels++) {
+        if (strchr(labels + 1, *labels))
+            return true;
+    }
+    return false;
+}
+
 // ---- Keras' steps -----------------------------------------------------------------------------
 
 typedef struct list {
@@ -118,6 +128,9 @@ nyb_status nyb_keras_einsum_read(nyb_keras_einsum *out, const char *equation, un
     const nyb_status status = split(&p, equation, err);
     if (status != NYB_OK)
         return status;
+    if (has_twice(p.kernel) || has_twice(p.output))
+        return nyb_fail(err, NYB_E_FORMAT, "'%.60s' gives two axes of one array the same letter",
+                        equation);
     if (strlen(p.kernel) != kernel_rank || kernel_rank > NYB_MAX_RANK || kernel_rank == 0)
         return nyb_fail(err, NYB_E_FORMAT, "'%.60s' is for a kernel of %zu axes, this one has %u",
                         equation, strlen(p.kernel), kernel_rank);
@@ -156,4 +169,13 @@ void nyb_keras_einsum_store(const nyb_keras_einsum *e, const nyb_tensor *kernel,
     }
     shape->at = to;
     shape->bytes = count * size;
+}
+
+unsigned nyb_keras_gptq_inputs(unsigned rank, const size_t *shape)
+{
+    if (rank == 2)
+        return 1;
+    if (rank != 3)
+        return 0;
+    return shape[0] >= shape[1] && shape[0] >= shape[2] ? 1 : 2;
 }

@@ -23,8 +23,6 @@ static nyb_status refuse(const packing *p, const char *why)
 
 // ---- The kernel as a matrix -------------------------------------------------------------------
 
-// Keras takes the largest of three axes for the model's width: if it is the first, that is the
-// input, else the first two are.
 static nyb_status check_einsum(const packing *p, const nyb_tensor *w, size_t *inputs)
 {
     nyb_keras_einsum einsum;
@@ -33,10 +31,9 @@ static nyb_status check_einsum(const packing *p, const nyb_tensor *w, size_t *in
                            : refuse(p, "its equation is not known");
     if (status != NYB_OK)
         return status;
-    if (w->rank != 2 && w->rank != 3)
+    const unsigned summed = nyb_keras_gptq_inputs(w->rank, w->shape);
+    if (summed == 0)
         return refuse(p, "Keras' GPTQ has kernels of two and three axes only");
-    const bool first = w->rank == 2 || (w->shape[0] >= w->shape[1] && w->shape[0] >= w->shape[2]);
-    const unsigned summed = first ? 1 : 2;
     for (unsigned i = 0; i < w->rank; i++) {
         if (einsum.reduced[i] != (i < summed))
             return refuse(p, "Keras' GPTQ takes other axes of its kernel for the input than its "

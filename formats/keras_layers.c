@@ -13,6 +13,7 @@ enum { DEPTH = 32, LAYERS = 1 << 20 };
 typedef struct reading {
     nyb_keras_layers *to;
     const nyb_keras_file *file;
+    json_t *shared; // where in `to` the first occurrence of each shared layer is
     size_t room;
     unsigned depth;
     nyb_err *err;
@@ -110,18 +111,23 @@ static nyb_status add(reading *r, const nyb_keras_layer *layer, nyb_keras_layer 
     return NYB_OK;
 }
 
-// A layer that is written twice in a configuration has the same number there.
-static const nyb_keras_layer *first_of(const reading *r, const nyb_keras_layer *layer)
+// A layer that is written twice in a configuration has the same number there. `layer` is the last that
+// was added. NULL: there is no memory.
+static const nyb_keras_layer *first_of(reading *r, const nyb_keras_layer *layer)
 {
     const json_t *const id = json_object_get(layer->object, "shared_object_id");
-    for (size_t i = 0; id && i < r->to->count; i++) {
-        const nyb_keras_layer *const other = r->to->all[i];
-        if (other != layer && other->object && layer->class_name &&
-            json_equal(json_object_get(other->object, "shared_object_id"), id) &&
-            strcmp(other->class_name, layer->class_name) == 0)
-            return other->first;
-    }
-    return layer;
+    nyb_arena arena = {0};
+    if (!json_is_integer(id))
+        return layer;
+    const char *const key =
+        nyb_arena_format(&arena, "%lld %s", (long long) json_integer_value(id), layer->class_name);
+    const json_t *const before = key ? json_object_get(r->shared, key) : NULL;
+    const nyb_keras_layer *first = before ? r->to->all[json_integer_value(before)]->first : layer;
+    if (!key || (!before && json_object_set_new(r->shared, key,
+                                                json_integer((json_int_t) r->to->count - 1)) != 0))
+        first = NULL;
+    nyb_arena_clear(&arena);
+    return first;
 }
 
 // ---- The tree -------------------------------------------------------------------------------
@@ -259,8 +265,9 @@ static nyb_status read_object(reading *r, json_t *object, const nyb_keras_layer 
     nyb_keras_layer *made = NULL;
     nyb_status status = add(r, &layer, &made);
     if (status == NYB_OK) {
-        made->first = first_of(r, made);
-        status = made->first == made ? read_inside(r, made) : NYB_OK;
+        const nyb_keras_layer *const first = first_of(r, made);
+        made->first = first ? first : made;
+        status = !first ? out_of_memory(r) : first == made ? read_inside(r, made) : NYB_OK;
     }
     r->depth--;
     return status;
@@ -330,8 +337,9 @@ static nyb_status read_all(reading *r)
 nyb_status nyb_keras_layers_read(nyb_keras_layers *out, const nyb_keras_file *file, nyb_err *err)
 {
     *out = (nyb_keras_layers){.file = file};
-    reading r = {.to = out, .file = file, .err = err};
+    reading r = {.to = out, .file = file, .shared = json_object(), .err = err};
     const nyb_status status = read_all(&r);
+    json_decref(r.shared);
     if (status != NYB_OK)
         nyb_keras_layers_clear(out);
     return status;
@@ -341,15 +349,6 @@ void nyb_keras_layers_clear(nyb_keras_layers *layers)
 {
     nyb_arena_clear(&layers->arena);
     *layers = (nyb_keras_layers){0};
-}
-
-const nyb_keras_layer *nyb_keras_layer_at(const nyb_keras_layers *layers, const char *place)
-{
-    for (size_t i = 0; i < layers->count; i++) {
-        if (strcmp(layers->all[i]->place, place) == 0)
-            return layers->all[i];
-    }
-    return NULL;
 }
 
 // ---- Arrays ---------------------------------------------------------------------------------

@@ -47,9 +47,6 @@ NYB_NODISCARD nyb_status nyb_keras_layers_read(nyb_keras_layers *out, const nyb_
                                                nyb_err *err);
 void nyb_keras_layers_clear(nyb_keras_layers *layers);
 
-// By place; NULL: none.
-const nyb_keras_layer *nyb_keras_layer_at(const nyb_keras_layers *layers, const char *place);
-
 // The layer's array number `index` as the file has it.
 NYB_NODISCARD nyb_status nyb_keras_variable(nyb_keras_file *file, const nyb_keras_layer *layer,
                                             size_t index, nyb_tensor *out, nyb_err *err);
