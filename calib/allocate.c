@@ -254,6 +254,8 @@ nyb_status nyb_allocate(const nyb_context *ctx, const nyb_allocate_params *param
     nyb_quantize_params quantize = params->quantize;
     nyb_status status = check_params(params, err);
     if (status == NYB_OK)
+        status = nyb_job_inputs_found(&quantize, err);
+    if (status == NYB_OK)
         status = set_options(&a, err);
     if (status == NYB_OK)
         status = run(&a, &quantize, err);

@@ -80,7 +80,9 @@ nyb_status nyb_calibrate(const nyb_context *ctx, const nyb_calibrate_params *par
     if (nyb_path_exists(params->out) && !params->force)
         return nyb_fail(err, NYB_E_EXISTS, "%s: already exists; use --force to replace it",
                         params->out);
-    nyb_status status = nyb_model_open(&model, params->model, err);
+    nyb_status status = nyb_samples_found(&params->samples, err);
+    if (status == NYB_OK)
+        status = nyb_model_open(&model, params->model, err);
     if (status == NYB_OK)
         status = calibrate(ctx, model, params, &local, err);
     nyb_model_close(model);

@@ -282,7 +282,8 @@ static nyb_status check_params(const nyb_hessians_params *p, nyb_err *err)
         return nyb_fail(err, NYB_E_ARG, "compression is %u, want 0 to 9", p->compression);
     if (nyb_path_exists(p->out) && !p->force)
         return nyb_fail(err, NYB_E_EXISTS, "%s: already exists; use --force to replace it", p->out);
-    return NYB_OK;
+    const nyb_status status = p->extend ? nyb_path_readable(p->extend, err) : NYB_OK;
+    return status == NYB_OK ? nyb_samples_found(&p->samples, err) : status;
 }
 
 nyb_status nyb_calibrate_hessians(const nyb_context *ctx, const nyb_hessians_params *params,

@@ -6,6 +6,7 @@
 #include "calib/observe.h"
 #include "calib/pass.h"
 #include "core/dtype.h"
+#include "core/file.h"
 #include "ptq/grid.h"
 
 static nyb_status find_layout(nyb_job *job, nyb_err *err)
@@ -300,6 +301,8 @@ static nyb_status check_objective(const nyb_job *job, nyb_err *err)
     return NYB_OK;
 }
 
+// Opens the store of Hessians and makes sure that it is one of this model. What its products were made
+// of is only looked at when the caller says what to make them of.
 static nyb_status open_hessians(const nyb_context *ctx, nyb_job *job, nyb_err *err)
 {
     const char *const path = job->params->hessians;
@@ -402,6 +405,16 @@ nyb_status nyb_job_check_run(const nyb_job *job, nyb_err *err)
         status = nyb_no_memory(err, "layers", job->count, sizeof(*run.modules));
     nyb_arena_clear(&arena);
     return status;
+}
+
+nyb_status nyb_job_inputs_found(const nyb_quantize_params *params, nyb_err *err)
+{
+    const char *const paths[] = {params->recipe, params->keras_config, params->hessians,
+                                 params->imatrix_in};
+    nyb_status status = NYB_OK;
+    for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]) && status == NYB_OK; i++)
+        status = paths[i] ? nyb_path_readable(paths[i], err) : NYB_OK;
+    return status == NYB_OK ? nyb_samples_found(&params->samples, err) : status;
 }
 
 nyb_status nyb_job_open(const nyb_context *ctx, nyb_job *out, const nyb_quantize_params *params,

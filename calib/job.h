@@ -63,6 +63,12 @@ typedef struct nyb_job {
     nyb_dtype dtype;    // of the model's linear weights, of the embedding where they are quantised
 } nyb_job;
 
+// Whether all files that the parameters name besides the model are there: said first, since it is
+// often a slip, and what else is wrong may depend on them.
+//
+// NYB_E_IO  one is missing, or may not be read.
+NYB_NODISCARD nyb_status nyb_job_inputs_found(const nyb_quantize_params *params, nyb_err *err);
+
 // Opens the model, merges the settings, checks every layer against the layout, and reads the
 // calibration tokens if some layer needs them. Errors as nyb_quantize(); out holds nothing then.
 NYB_NODISCARD nyb_status nyb_job_open(const nyb_context *ctx, nyb_job *out,

@@ -187,7 +187,9 @@ nyb_status nyb_quantize_planned(const nyb_context *ctx, const nyb_quantize_param
 {
     nyb_job job;
     nyb_quantize_params inner = *params;
-    nyb_status status = NYB_OK;
+    nyb_status status = nyb_job_inputs_found(params, err);
+    if (status != NYB_OK)
+        return status;
     if (nyb_gguf_wanted(params) && params->settings.method != NYB_METHOD_GPTQ)
         return nyb_fail(err, NYB_E_ARG, "plain rounding to %s needs no plan: it takes seconds",
                         params->format);

@@ -346,6 +346,9 @@ nyb_status nyb_quantize_shared(const nyb_context *ctx, const nyb_quantize_params
 {
     nyb_quantize_result local = {0};
     nyb_job job;
+    nyb_status status = nyb_job_inputs_found(params, err);
+    if (status != NYB_OK)
+        return status;
     if (nyb_hub_gptq_wanted(params))
         return nyb_hub_gptq(ctx, params, result, err);
     // With a format a preset becomes a folder of that.
@@ -361,7 +364,7 @@ nyb_status nyb_quantize_shared(const nyb_context *ctx, const nyb_quantize_params
                         "%s: --imatrix-in rounds GGUF files alone: use --format gguf:TYPE and "
                         "--method rtn",
                         params->imatrix_in);
-    nyb_status status = nyb_job_open_shared(ctx, &job, params, shared, err);
+    status = nyb_job_open_shared(ctx, &job, params, shared, err);
     if (status != NYB_OK)
         return status;
     nyb_context settled = ctx ? *ctx : (nyb_context){0};

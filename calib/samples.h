@@ -50,6 +50,12 @@ typedef struct nyb_samples {
     bool begins;      // some windows begin with a begin-of-sequence token
 } nyb_samples;
 
+// Whether the files of params are there, before anything that takes long or depends on more.
+//
+// NYB_E_IO   one is missing, or may not be read.
+// NYB_E_ARG  a weight is no number above 0.
+NYB_NODISCARD nyb_status nyb_samples_found(const nyb_samples_params *params, nyb_err *err);
+
 // Reads the files of params and cuts them into windows; fewer, or one shorter window, where a file
 // is shorter, with a message to ctx.
 //

@@ -131,6 +131,20 @@ static nyb_status split_weight(nyb_arena *arena, part *p, const char *text, nyb_
     return p->path ? NYB_OK : nyb_no_memory(err, text, 1, 1);
 }
 
+nyb_status nyb_samples_found(const nyb_samples_params *params, nyb_err *err)
+{
+    nyb_arena arena = {0};
+    nyb_status status = NYB_OK;
+    for (size_t i = 0; i < params->path_count && status == NYB_OK; i++) {
+        part p;
+        status = split_weight(&arena, &p, params->paths[i], err);
+        if (status == NYB_OK)
+            status = nyb_path_readable(p.path, err);
+    }
+    nyb_arena_clear(&arena);
+    return status;
+}
+
 // Shares the windows out: each file gets the whole part of what its weight asks for, and those
 // that come nearest to one more get the rest.
 static nyb_status share(part *parts, size_t count, size_t windows, nyb_err *err)

@@ -165,6 +165,11 @@ bool nyb_path_exists(const char *path)
     return lstat(path, &info) == 0;
 }
 
+nyb_status nyb_path_readable(const char *path, nyb_err *err)
+{
+    return access(path, R_OK) == 0 ? NYB_OK : system_fault(path, "open it", err);
+}
+
 bool nyb_path_is_folder(const char *path)
 {
     struct stat info;

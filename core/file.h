@@ -44,6 +44,10 @@ const char *nyb_file_temporary(void);
 int nyb_file_nameless(const char *folder);
 
 bool nyb_path_exists(const char *path);
+
+// NYB_E_IO, in the words of an open that fails: nothing is there, or it may not be read.
+NYB_NODISCARD nyb_status nyb_path_readable(const char *path, nyb_err *err);
+
 bool nyb_path_is_folder(const char *path);
 
 // Makes one folder (its parent has to be there). An existing folder is NYB_E_EXISTS.
