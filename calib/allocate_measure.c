@@ -40,9 +40,13 @@ static nyb_mat weight_of(const measuring *m, const nyb_job_layer *layer)
     return m->pass.weights.weights[layer->index];
 }
 
-static uint64_t bits_of(const nyb_qweight *q)
+// What the layer will take in the output.
+static nyb_status stored_bits(const nyb_job_layer *layer, uint64_t *bits, nyb_err *err)
 {
-    return (uint64_t) llround(nyb_qweight_bits(q) * (double) q->rows * (double) q->cols);
+    size_t bytes = 0;
+    const nyb_status status = nyb_layout_bytes(layer->layout, &layer->spec, &bytes, err);
+    *bits = 8 * (uint64_t) bytes;
+    return status;
 }
 
 static nyb_status measure_option(measuring *m, nyb_bits_layer *to, size_t index, nyb_err *err)
@@ -65,23 +69,18 @@ static nyb_status measure_option(measuring *m, nyb_bits_layer *to, size_t index,
     if (status != NYB_OK)
         return status;
     to->loss[index] = as_written(report.loss > 0.0 ? report.loss : 0.0);
-    to->bits[index] = bits_of(&q);
     if (to->rounded)
         nyb_qweight_dequantize(&q, 0, nyb_mat_of(to->rounded, q.rows, q.cols));
     nyb_qweight_clear(&q);
-    return NYB_OK;
+    return stored_bits(&layer, &to->bits[index], err);
 }
 
 // A layer that keeps its settings takes a part of the budget.
 static nyb_status count_fixed(measuring *m, const nyb_job_layer *layer, nyb_err *err)
 {
-    const nyb_solve_params params = nyb_job_solve(&m->a->job, layer);
-    nyb_qweight q = {0};
-    const nyb_status status = nyb_solve_layer(m->a->ctx, (nyb_solve_input){0}, weight_of(m, layer),
-                                              &params, &q, NULL, err);
-    if (status == NYB_OK)
-        m->a->fixed += bits_of(&q);
-    nyb_qweight_clear(&q);
+    uint64_t bits = 0;
+    const nyb_status status = stored_bits(layer, &bits, err);
+    m->a->fixed += bits;
     return status;
 }
 

@@ -14,7 +14,7 @@ bool nyb_gguf_wanted(const nyb_quantize_params *params)
     return params->format && strncmp(params->format, prefix, strlen(prefix)) == 0;
 }
 
-static nyb_status find_type(nyb_dtype *out, const nyb_quantize_params *params, nyb_err *err)
+nyb_status nyb_gguf_type_asked(nyb_dtype *out, const nyb_quantize_params *params, nyb_err *err)
 {
     if (nyb_gguf_type_named(params->format + strlen(prefix), out))
         return NYB_OK;
@@ -68,7 +68,7 @@ nyb_status nyb_gguf_solve_params(nyb_quantize_params *out, const nyb_quantize_pa
                                  nyb_err *err)
 {
     nyb_dtype dtype = NYB_F32;
-    const nyb_status status = find_type(&dtype, params, err);
+    const nyb_status status = nyb_gguf_type_asked(&dtype, params, err);
     if (status != NYB_OK)
         return status;
     if (!nyb_dtype_is_block(dtype))
@@ -149,7 +149,7 @@ nyb_status nyb_gguf_quantize(const nyb_context *ctx, const nyb_quantize_params *
                             .out = params->out,
                             .imatrix = params->imatrix_in,
                             .force = params->force};
-    nyb_status status = find_type(&file.dtype, params, err);
+    nyb_status status = nyb_gguf_type_asked(&file.dtype, params, err);
     if (status != NYB_OK)
         return status;
     if (params->embedding || params->head) {

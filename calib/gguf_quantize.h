@@ -8,6 +8,10 @@
 // Whether params->format asks for a GGUF file ("gguf:Q4_0").
 bool nyb_gguf_wanted(const nyb_quantize_params *params);
 
+// Of such a format, the type that is asked for. NYB_E_ARG: there is none of this name.
+NYB_NODISCARD nyb_status nyb_gguf_type_asked(nyb_dtype *out, const nyb_quantize_params *params,
+                                             nyb_err *err);
+
 // What the solve of params->format = "gguf:TYPE" by GPTQ is asked for: a folder beside the output
 // whose layers the type holds without loss. Its `out` is NULL.
 //

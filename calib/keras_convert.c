@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "calib/keras_report.h"
 #include "calib/source_files.h"
 #include "core/clock.h"
 #include "core/dtype.h"
@@ -10,6 +11,7 @@
 #include "formats/hdf5.h"
 #include "model/keras_hub_config.h"
 #include "model/model.h"
+#include "nybble/version.h"
 
 // What a run holds; the owner, nyb_keras_convert(), gives it back.
 typedef struct converting {
@@ -70,7 +72,7 @@ static nyb_status find_tensor(const nyb_tensor **out, const converting *c, const
 static nyb_status list_parts(converting *c, nyb_err *err)
 {
     const char *const type = json_string_value(json_object_get(c->source, "model_type"));
-    const nyb_hub_family *const family = nyb_hub_family_of_model(type);
+    const nyb_hub_family *const family = type ? nyb_hub_family_of_model(type) : NULL;
     bool tied = true;
     nyb_status status =
         nyb_hub_config_make(&c->config, &tied, c->source, NYB_F32, c->params->model, err);
@@ -271,6 +273,18 @@ static nyb_status check(converting *c, nyb_err *err)
     return status;
 }
 
+static nyb_status save_report(const converting *c, nyb_err *err)
+{
+    json_t *const report = json_pack(
+        "{s:s, s:s*, s:{s:s, s:s, s:s, s:s, s:o}, s:{s:i, s:b, s:I, s:I}, s:[]}", "schema",
+        "nybble.report/1", "command", c->params->command, "run", "schema", "nybble.run/1", "nybble",
+        nyb_version(), "command", "convert", "format", c->params->format, "model",
+        nyb_source_files(c->ctx, nyb_model_checkpoint(c->model)), "totals", "layers", 0, "exact", 1,
+        "bytes_in", (json_int_t) nyb_source_bytes(nyb_model_checkpoint(c->model)), "bytes_out",
+        (json_int_t) nyb_source_bytes(c->made), "layers");
+    return nyb_keras_report_save(report, c->partial, c->params->out, err);
+}
+
 static nyb_status write_preset(converting *c, nyb_err *err)
 {
     nyb_status status = nyb_folder_make(c->partial, err);
@@ -281,6 +295,8 @@ static nyb_status write_preset(converting *c, nyb_err *err)
         status = write_weights(c, err);
     if (status == NYB_OK)
         status = check(c, err);
+    if (status == NYB_OK)
+        status = save_report(c, err);
     if (status == NYB_OK)
         status = nyb_folder_sync(c->partial, err);
     if (status == NYB_OK && c->params->force)

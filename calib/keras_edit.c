@@ -16,7 +16,6 @@ typedef struct editing {
     const nyb_settings *settings;
     nyb_arena *arena;
     nyb_keras_edit *out;
-    nyb_keras_sums *sums;
     nyb_tensor *made; // [MOST_ARRAYS]
     nyb_err *err;
 } editing;
@@ -41,6 +40,11 @@ static layer_kind kind_of(const nyb_keras_layer *layer)
             return kinds[i].kind;
     }
     return OTHER;
+}
+
+size_t nyb_keras_matrices(const nyb_keras_layer *layer)
+{
+    return kind_of(layer) == REVERSIBLE ? layer->variables : 1;
 }
 
 bool nyb_keras_quantizes(const nyb_keras_layer *layer, nyb_method method)
@@ -85,7 +89,10 @@ static nyb_status keep(editing *e, size_t index)
 
 static nyb_status keep_bias(editing *e)
 {
-    return e->layer->variables == 2 ? keep(e, 1) : NYB_OK;
+    if (e->layer->variables != 2)
+        return NYB_OK;
+    e->out->bias = &e->made[e->out->count];
+    return keep(e, 1);
 }
 
 static nyb_status read_weight(editing *e, size_t index, nyb_tensor *w)
@@ -96,18 +103,6 @@ static nyb_status read_weight(editing *e, size_t index, nyb_tensor *w)
     if (!nyb_dtype_is_float(w->dtype) || w->rank == 0 || w->bytes == 0)
         return refuse(e, "its weight is no array of floats");
     return NYB_OK;
-}
-
-static size_t elements(const nyb_tensor *t)
-{
-    return t->bytes / nyb_dtype_bytes(t->dtype);
-}
-
-static void count_bits(editing *e, const nyb_tensor *w, size_t from)
-{
-    e->sums->weights += (double) elements(w);
-    for (size_t i = from; i < e->out->count; i++)
-        e->sums->bits += 8.0 * (double) e->made[i].bytes;
 }
 
 // ---- Rounding -------------------------------------------------------------------------------
@@ -147,9 +142,10 @@ static int8_t *scratch_codes(editing *e, size_t count)
 typedef struct plan {
     unsigned axis;    // 0 or 1: along which scales are shared
     unsigned packing; // 0 or 1: along which two codes share a byte
+    bool biased;      // the layer's second array is a bias, which stands behind the codes
 } plan;
 
-static const plan kernel_plan = {.axis = 0, .packing = 1};
+static const plan kernel_plan = {.axis = 0, .packing = 1, .biased = true};
 static const plan table_plan = {.axis = 1, .packing = 1};
 static const plan reverse_plan = {.axis = 0, .packing = 0};
 
@@ -218,24 +214,24 @@ static bool has_zeros(const editing *e)
     return e->settings->method == NYB_METHOD_INT4 && e->settings->group_size > 0;
 }
 
-// Kernel, bias, scales and, of groups, zero points and indices.
-static nyb_status edit_kernel(editing *e, const nyb_tensor *w)
+// Codes, bias, scales and, of groups, zero points and indices.
+static nyb_status edit_matrix(editing *e, const nyb_tensor *w, plan how)
 {
     size_t codes[2], scales[2];
     rounded to = {0};
-    code_shape(e, w, kernel_plan, codes);
-    const unsigned rank = scale_shape(e, w, kernel_plan, scales);
+    code_shape(e, w, how, codes);
+    const unsigned rank = scale_shape(e, w, how, scales);
     to.codes = add(e, NYB_I8, 2, codes);
-    nyb_status status = keep_bias(e);
+    nyb_status status = how.biased ? keep_bias(e) : NYB_OK;
     if (status != NYB_OK)
         return status;
     to.scales = add(e, w->dtype, rank, scales);
     to.zeros = has_zeros(e) ? add(e, NYB_I8, rank, scales) : NULL;
     if (!to.codes || !to.scales || (has_zeros(e) && !to.zeros))
         return out_of_memory(e, w->bytes);
-    status = round_matrix(e, w, kernel_plan, &to);
+    status = round_matrix(e, w, how, &to);
     if (status == NYB_OK && has_zeros(e))
-        status = add_group_index(e, w->shape[0], e->settings->group_size);
+        status = add_group_index(e, w->shape[how.axis], e->settings->group_size);
     return status;
 }
 
@@ -249,9 +245,7 @@ static nyb_status edit_dense(editing *e)
         return status;
     if (w.rank != 2 || e->layer->variables > 2)
         return refuse(e, "it has other arrays than a kernel of two axes and a bias");
-    const nyb_status made = edit_kernel(e, &w);
-    count_bits(e, &w, 0);
-    return made;
+    return edit_matrix(e, &w, kernel_plan);
 }
 
 // int8 keeps the kernel's shape, and its scales fit the layer's output.
@@ -290,46 +284,23 @@ static nyb_status edit_einsum(editing *e)
     status = nyb_keras_einsum_read(&einsum, e->layer->equation, w.rank, e->err);
     if (status != NYB_OK)
         return status;
-    if (e->settings->method == NYB_METHOD_INT8) {
-        status = edit_einsum_int8(e, &w, &einsum);
-    } else {
-        // Keras reads the kernel's values as a matrix, whatever the order of its axes.
-        nyb_tensor flat = {.name = w.name,
-                           .dtype = w.dtype,
-                           .rank = 2,
-                           .at = w.at,
-                           .bytes = w.bytes,
-                           .shape = {1, 1}};
-        for (unsigned i = 0; i < w.rank; i++)
-            flat.shape[einsum.reduced[i] ? 0 : 1] *= w.shape[i];
-        status = edit_kernel(e, &flat);
-    }
-    count_bits(e, &w, 0);
-    return status;
+    if (e->settings->method == NYB_METHOD_INT8)
+        return edit_einsum_int8(e, &w, &einsum);
+    // Keras reads the kernel's values as a matrix, whatever the order of its axes.
+    nyb_tensor flat = {
+        .name = w.name, .dtype = w.dtype, .rank = 2, .at = w.at, .bytes = w.bytes, .shape = {1, 1}};
+    for (unsigned i = 0; i < w.rank; i++)
+        flat.shape[einsum.reduced[i] ? 0 : 1] *= w.shape[i];
+    return edit_matrix(e, &flat, kernel_plan);
 }
 
 static nyb_status edit_embedding(editing *e)
 {
     nyb_tensor w;
-    size_t codes[2], scales[2];
-    rounded to = {0};
-    nyb_status status = read_weight(e, 0, &w);
+    const nyb_status status = read_weight(e, 0, &w);
     if (status != NYB_OK)
         return status;
-    if (w.rank != 2)
-        return refuse(e, "its table has not two axes");
-    code_shape(e, &w, table_plan, codes);
-    const unsigned rank = scale_shape(e, &w, table_plan, scales);
-    to.codes = add(e, NYB_I8, 2, codes);
-    to.scales = add(e, w.dtype, rank, scales);
-    to.zeros = has_zeros(e) ? add(e, NYB_I8, rank, scales) : NULL;
-    if (!to.codes || !to.scales || (has_zeros(e) && !to.zeros))
-        return out_of_memory(e, w.bytes);
-    status = round_matrix(e, &w, table_plan, &to);
-    if (status == NYB_OK && has_zeros(e))
-        status = add_group_index(e, w.shape[1], e->settings->group_size);
-    count_bits(e, &w, 0);
-    return status;
+    return w.rank == 2 ? edit_matrix(e, &w, table_plan) : refuse(e, "its table has not two axes");
 }
 
 // The matrix of a ReversibleEmbedding with untied weights, which leads back to the tokens.
@@ -338,7 +309,6 @@ static nyb_status edit_reverse(editing *e)
     nyb_tensor w;
     size_t codes[2], scales[2];
     rounded to = {0};
-    const size_t first = e->out->count;
     nyb_status status = read_weight(e, 1, &w);
     if (status != NYB_OK)
         return status;
@@ -363,7 +333,6 @@ static nyb_status edit_reverse(editing *e)
             nyb_narrow((unsigned char *) wide + i * nyb_dtype_bytes(w.dtype), w.dtype, &zero, 1);
         }
     }
-    count_bits(e, &w, first);
     return status;
 }
 
@@ -383,8 +352,6 @@ static nyb_status edit_float8(editing *e)
             return out_of_memory(e, HISTORY * sizeof(float));
         *scale = 1.0f;
     }
-    if (status == NYB_OK)
-        count_bits(e, &w, 0);
     return status;
 }
 
@@ -442,9 +409,6 @@ static nyb_status edit_rtn(editing *e)
         return status;
     status = nyb_keras_edit_gptq(e->file, e->layer, &q, e->arena, e->out, e->err);
     nyb_qweight_clear(&q);
-    for (size_t i = 0; status == NYB_OK && i < e->out->count; i++)
-        e->sums->bits += 8.0 * (double) e->out->variables[i].bytes;
-    e->sums->weights += (double) w.rows * (double) w.cols;
     return status;
 }
 
@@ -486,7 +450,7 @@ static nyb_status check_source(const editing *e)
 
 nyb_status nyb_keras_edit_layer(nyb_keras_run run, const nyb_keras_layer *layer,
                                 const nyb_settings *settings, nyb_arena *arena, nyb_keras_edit *out,
-                                nyb_keras_sums *sums, nyb_err *err)
+                                nyb_err *err)
 {
     editing e = {.ctx = run.ctx,
                  .file = run.file,
@@ -494,7 +458,6 @@ nyb_status nyb_keras_edit_layer(nyb_keras_run run, const nyb_keras_layer *layer,
                  .settings = settings,
                  .arena = arena,
                  .out = out,
-                 .sums = sums,
                  .err = err};
     e.made = nyb_arena_alloc(arena, MOST_ARRAYS, sizeof(*e.made));
     *out = (nyb_keras_edit){.layer = layer, .variables = e.made};

@@ -9,23 +9,21 @@
 // the form of its GPTQ.
 bool nyb_keras_quantizes(const nyb_keras_layer *layer, nyb_method method);
 
-// The layer's new arrays, in the arena, and its policy. `weights` and `bits` get the values that
-// were rounded and the bits that they and their scales take.
-typedef struct nyb_keras_sums {
-    double weights, bits;
-} nyb_keras_sums;
+// How many of such a layer's arrays, from the first on, are matrices that are rounded.
+size_t nyb_keras_matrices(const nyb_keras_layer *layer);
 
-// NYB_E_UNSUPPORTED  the layer's arrays are not those of its class, or it has LoRA.
-// NYB_E_NUMERIC      a weight is NaN or infinite.
 typedef struct nyb_keras_run {
     const nyb_context *ctx;
     nyb_keras_file *file;
 } nyb_keras_run;
 
+// The layer's new arrays, in the arena, and its policy.
+//
+// NYB_E_UNSUPPORTED  the layer's arrays are not those of its class, or it has LoRA.
+// NYB_E_NUMERIC      a weight is NaN or infinite.
 NYB_NODISCARD nyb_status nyb_keras_edit_layer(nyb_keras_run run, const nyb_keras_layer *layer,
                                               const nyb_settings *settings, nyb_arena *arena,
-                                              nyb_keras_edit *out, nyb_keras_sums *sums,
-                                              nyb_err *err);
+                                              nyb_keras_edit *out, nyb_err *err);
 
 // The kernel of a Dense or EinsumDense as a matrix [outputs, inputs], in the arena: its axes in
 // their order, those that the product sums over first, which is how Keras' GPTQ lays it out.

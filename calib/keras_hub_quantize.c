@@ -2,7 +2,9 @@
 
 #include <string.h>
 
+#include "calib/keras_report.h"
 #include "calib/recipe.h"
+#include "calib/report_name.h"
 #include "core/file.h"
 #include "formats/keras_einsum.h"
 #include "formats/keras_hub.h"
@@ -22,6 +24,9 @@ typedef struct run {
     const char *folder; // "<out>.solve"
     nyb_checkpoint *solved;
     nyb_quantization *quantization;
+    nyb_quantize_result *result;
+    json_t *bytes;        // by module: what the preset has for its matrix
+    double bits, weights; // of all of them
 } run;
 
 bool nyb_hub_gptq_wanted(const nyb_quantize_params *params)
@@ -127,6 +132,14 @@ static nyb_qweight third_of(const nyb_qweight *q, const nyb_hub_part *part)
     return some;
 }
 
+static void count(run *r, const char *module, const nyb_qweight *q, size_t bytes)
+{
+    const json_int_t before = json_integer_value(json_object_get(r->bytes, module));
+    json_object_set_new(r->bytes, module, json_integer(before + (json_int_t) bytes));
+    r->bits += 8.0 * (double) bytes;
+    r->weights += (double) q->rows * (double) q->cols;
+}
+
 static nyb_status edit(void *user, const nyb_keras_layer *layer, nyb_arena *arena,
                        nyb_keras_edit *out, nyb_err *err)
 {
@@ -151,27 +164,61 @@ static nyb_status edit(void *user, const nyb_keras_layer *layer, nyb_arena *aren
         status == NYB_OK && part->form == NYB_HUB_THIRD ? third_of(&q, part) : q;
     if (status == NYB_OK)
         status = nyb_keras_edit_gptq(r->file, layer, &some, arena, out, err);
+    if (status == NYB_OK)
+        count(r, module, &some, nyb_keras_edit_bytes(out));
     nyb_qweight_clear(&q);
     return status;
 }
 
+// The report of the solve, with the sizes that things have in the preset.
+static nyb_status save_report(void *user, const char *partial, size_t bytes, nyb_err *err)
+{
+    run *const r = user;
+    json_t *report = NULL, *layer;
+    size_t i;
+    const char *const path = nyb_path_join(&r->arena, r->folder, NYB_REPORT_NAME);
+    const nyb_status status = path ? nyb_json_load(&report, path, err)
+                                   : nyb_no_memory(err, "a path", strlen(r->folder), 1);
+    if (status != NYB_OK)
+        return status;
+    json_array_foreach(json_object_get(report, "layers"), i, layer)
+    {
+        const char *const module = json_string_value(json_object_get(layer, "module"));
+        const double weights = json_number_value(json_object_get(layer, "rows")) *
+                               json_number_value(json_object_get(layer, "cols"));
+        const json_t *const own = module ? json_object_get(r->bytes, module) : NULL;
+        if (own && weights > 0.0)
+            json_object_set_new(layer, "bits_per_weight",
+                                json_real(8.0 * json_number_value(own) / weights));
+    }
+    r->result->bytes_out = bytes;
+    r->result->bits_per_weight = r->weights > 0.0 ? r->bits / r->weights : 0.0;
+    json_t *const totals = json_object_get(report, "totals");
+    json_object_set_new(totals, "bytes_out", json_integer((json_int_t) bytes));
+    json_object_set_new(totals, "bits_per_weight", json_real(r->result->bits_per_weight));
+    return nyb_keras_report_save(report, partial, r->params->out, err);
+}
+
 static nyb_status write_preset(run *r, nyb_err *err)
 {
+    const nyb_keras_target target = {.path = r->params->out,
+                                     .force = r->params->force,
+                                     .edit = edit,
+                                     .ready = save_report,
+                                     .user = r};
     nyb_status status = nyb_checkpoint_open(&r->solved, r->folder, err);
     if (status == NYB_OK)
         status = nyb_quantization_load(&r->quantization, r->folder, err);
-    return status == NYB_OK
-               ? nyb_keras_save(&r->layers, r->file, r->params->out, r->params->force, edit, r, err)
-               : status;
+    return status == NYB_OK ? nyb_keras_save(&r->layers, r->file, &target, err) : status;
 }
 
-static nyb_status solve(const nyb_context *ctx, run *r, nyb_quantize_result *result, nyb_err *err)
+static nyb_status solve(const nyb_context *ctx, run *r, nyb_err *err)
 {
     nyb_quantize_params inner = *r->params;
     inner.out = r->folder;
     // GPT-2's matrices are none that the other layout's readers look for.
     inner.format = is_gpt2(r) ? "gptq_v2" : "compressed-tensors";
-    nyb_status status = nyb_quantize(ctx, &inner, result, err);
+    nyb_status status = nyb_quantize(ctx, &inner, r->result, err);
     if (status != NYB_OK)
         return status;
     status = write_preset(r, err);
@@ -183,15 +230,16 @@ nyb_status nyb_hub_gptq(const nyb_context *ctx, const nyb_quantize_params *param
                         nyb_quantize_result *result, nyb_err *err)
 {
     nyb_quantize_result local = {0};
-    run r = {.params = params};
-    nyb_status status = open_run(&r, err);
+    run r = {.params = params, .result = &local, .bytes = json_object()};
+    nyb_status status = r.bytes ? open_run(&r, err) : nyb_no_memory(err, "report", 1, 1);
     if (status == NYB_OK)
-        status = solve(ctx, &r, &local, err);
+        status = solve(ctx, &r, err);
     nyb_quantization_close(r.quantization);
     nyb_checkpoint_close(r.solved);
     nyb_keras_layers_clear(&r.layers);
     nyb_keras_close(r.file);
     nyb_recipe_close(&r.recipe);
+    json_decref(r.bytes);
     nyb_arena_clear(&r.arena);
     if (status == NYB_OK && result)
         *result = local;

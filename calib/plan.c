@@ -94,19 +94,21 @@ static void count_layer(const nyb_job *job, const nyb_job_layer *layer, double t
                           rows * cols * cols;
 }
 
-static void count_bits(const nyb_job_layer *layer, nyb_quantize_plan *p, double *weights)
+static nyb_status count_bits(const nyb_job *job, nyb_quantize_plan *p, nyb_err *err)
 {
-    const double rows = (double) layer->linear->rows, cols = (double) layer->linear->cols;
-    if (!layer->settings.skip) {
-        const size_t together =
-            layer->spec.scale_rows < layer->spec.rows ? layer->spec.scale_rows : layer->spec.rows;
-        const double groups =
-            (double) nyb_layout_groups(&layer->spec) / (together ? (double) together : 1.0);
-        const double each = 8.0 * (double) nyb_dtype_bytes(layer->spec.scale_dtype) +
-                            (layer->spec.symmetric ? 0.0 : (double) layer->spec.bits);
-        p->bits_per_weight += rows * cols * (double) layer->spec.bits + rows * groups * each;
-        *weights += rows * cols;
+    nyb_status status = NYB_OK;
+    double bits = 0.0, weights = 0.0;
+    for (size_t i = 0; status == NYB_OK && i < job->count + job->outer; i++) {
+        const nyb_job_layer *const layer = &job->layers[i];
+        size_t bytes = 0;
+        if (layer->settings.skip)
+            continue;
+        status = nyb_layout_bytes(layer->layout, &layer->spec, &bytes, err);
+        bits += 8.0 * (double) bytes;
+        weights += (double) layer->linear->rows * (double) layer->linear->cols;
     }
+    p->bits_per_weight = weights > 0.0 ? bits / weights : 0.0;
+    return status;
 }
 
 // Tokens that a stage sees, if routers send each expert its share.
@@ -143,16 +145,6 @@ static void count_block(const nyb_job *job, size_t block, nyb_quantize_plan *p)
                             (double) p->sequence_length * (double) (c->heads * c->head_dim);
 }
 
-static void count_work(const nyb_job *job, nyb_quantize_plan *p)
-{
-    double weights = 0.0;
-    for (size_t b = 0; b < p->blocks; b++)
-        count_block(job, b, p);
-    for (size_t i = 0; i < job->count + job->outer; i++)
-        count_bits(&job->layers[i], p, &weights);
-    p->bits_per_weight /= weights;
-}
-
 static nyb_status plan_job(const nyb_context *ctx, const nyb_job *job, nyb_quantize_plan *p,
                            nyb_err *err)
 {
@@ -170,8 +162,11 @@ static nyb_status plan_job(const nyb_context *ctx, const nyb_job *job, nyb_quant
         .spill_bytes = bytes.spilled,
         .memory_bytes = nyb_room_total(&bytes.room),
     };
-    count_work(job, p);
-    nyb_status status = nyb_output_bytes(job, &p->disk_bytes, err);
+    for (size_t b = 0; b < p->blocks; b++)
+        count_block(job, b, p);
+    nyb_status status = count_bits(job, p, err);
+    if (status == NYB_OK)
+        status = nyb_output_bytes(job, &p->disk_bytes, err);
     if (status == NYB_OK)
         status = measure_speeds(ctx, p, err);
     if (status == NYB_OK)
@@ -204,5 +199,12 @@ nyb_status nyb_quantize_planned(const nyb_context *ctx, const nyb_quantize_param
     settled.compute = nyb_job_compute(ctx, &job);
     status = plan_job(&settled, &job, plan, err);
     nyb_job_close(&job);
+    if (status == NYB_OK && nyb_gguf_wanted(params)) {
+        // The file has the type's own blocks, whatever the layers pass through on the way to it.
+        nyb_dtype dtype = NYB_F32;
+        status = nyb_gguf_type_asked(&dtype, params, err);
+        const nyb_block_size block = nyb_dtype_block(dtype);
+        plan->bits_per_weight = 8.0 * (double) block.bytes / (double) block.values;
+    }
     return status;
 }

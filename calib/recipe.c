@@ -17,8 +17,8 @@ static const mode modes[NYB_METHOD_COUNT] = {
 };
 
 // A change of method brings the new one's defaults: settings of another kind of method say nothing
-// about it.
-static void change_method(nyb_settings *s, nyb_method method)
+// about it. `int4_group` is the group size that int4 begins with.
+static void change_method(nyb_settings *s, nyb_method method, size_t int4_group)
 {
     const nyb_settings defaults = NYB_SETTINGS_DEFAULTS;
     const unsigned before = modes[s->method].bits, bits = modes[method].bits;
@@ -26,7 +26,7 @@ static void change_method(nyb_settings *s, nyb_method method)
     if (before == bits)
         return;
     s->bits = bits ? bits : defaults.bits;
-    s->group_size = bits ? 0 : defaults.group_size;
+    s->group_size = !bits ? defaults.group_size : method == NYB_METHOD_INT4 ? int4_group : 0;
     s->symmetric = true;
     s->scale_search = false;
 }
@@ -35,6 +35,7 @@ static void change_method(nyb_settings *s, nyb_method method)
 typedef struct source {
     const json_t *object;
     const char *path;
+    size_t int4_group; // nyb_recipe's
 } source;
 
 static nyb_status check_mode(const nyb_settings *s, const char *where, nyb_err *err)
@@ -99,7 +100,7 @@ static nyb_status take_method(source from, nyb_settings *s, nyb_err *err)
     nyb_method method = s->method;
     if (!nyb_method_by_name(word, &method))
         return no_value(from, "method", word, err);
-    change_method(s, method);
+    change_method(s, method, from.int4_group);
     return NYB_OK;
 }
 
@@ -292,12 +293,12 @@ static nyb_settings settled(nyb_settings s)
     return s;
 }
 
-static void apply_given(nyb_settings *to, const nyb_quantize_params *params)
+static void apply_given(const nyb_recipe *r, nyb_settings *to, const nyb_quantize_params *params)
 {
     const nyb_settings *const s = &params->settings;
     const unsigned given = params->given;
     if (given & NYB_SETTING_METHOD)
-        change_method(to, s->method);
+        change_method(to, s->method, r->int4_group);
     to->skip = to->skip && !(given & NYB_SETTING_METHOD);
     to->bits = given & NYB_SETTING_BITS ? s->bits : to->bits;
     to->group_size = given & NYB_SETTING_GROUP_SIZE ? s->group_size : to->group_size;
@@ -319,22 +320,27 @@ static void apply_given(nyb_settings *to, const nyb_quantize_params *params)
     to->float8_scales = given & NYB_SETTING_FLOAT8_SCALES ? s->float8_scales : to->float8_scales;
 }
 
-static nyb_status check_modules(const json_t *document, nyb_settings general, const char *path,
-                                nyb_err *err)
+// What `object`, a part of the recipe, says.
+static source part_of(const nyb_recipe *r, const json_t *object)
 {
-    const json_t *const modules = json_object_get(document, "modules");
+    return (source){.object = object, .path = r->path, .int4_group = r->int4_group};
+}
+
+static nyb_status check_modules(const nyb_recipe *r, nyb_err *err)
+{
+    const json_t *const modules = json_object_get(r->document, "modules");
     if (modules && !json_is_array(modules))
-        return nyb_fail(err, NYB_E_FORMAT, "%s: 'modules' is not a list", path);
+        return nyb_fail(err, NYB_E_FORMAT, "%s: 'modules' is not a list", r->path);
 
     size_t index;
     json_t *entry;
     json_array_foreach(modules, index, entry)
     {
-        const source from = {.object = entry, .path = path};
-        nyb_settings trial = general;
+        const source from = part_of(r, entry);
+        nyb_settings trial = r->general;
         if (!json_is_string(json_object_get(entry, "pattern")))
-            return nyb_fail(err, NYB_E_FORMAT, "%s: entry %zu of 'modules' has no 'pattern'", path,
-                            index);
+            return nyb_fail(err, NYB_E_FORMAT, "%s: entry %zu of 'modules' has no 'pattern'",
+                            r->path, index);
         nyb_status status = check_keys(from, entry_keys, err);
         if (status == NYB_OK)
             status = take_settings(from, &trial, err);
@@ -347,7 +353,7 @@ static nyb_status check_modules(const json_t *document, nyb_settings general, co
 static nyb_status merge(nyb_recipe *r, const nyb_quantize_params *params, nyb_err *err)
 {
     if (r->document) {
-        const source from = {.object = r->document, .path = r->path};
+        const source from = part_of(r, r->document);
         if (!json_is_object(r->document))
             return nyb_fail(err, NYB_E_FORMAT, "%s: a recipe is a JSON object", r->path);
         nyb_status status = check_keys(from, document_keys, err);
@@ -356,15 +362,17 @@ static nyb_status merge(nyb_recipe *r, const nyb_quantize_params *params, nyb_er
         if (status != NYB_OK)
             return status;
     }
-    apply_given(&r->general, params);
+    apply_given(r, &r->general, params);
     r->general.block = params->settings.block;
     const nyb_status status = check(&r->general, "settings", err);
-    return status == NYB_OK ? check_modules(r->document, r->general, r->path, err) : status;
+    return status == NYB_OK ? check_modules(r, err) : status;
 }
 
-nyb_status nyb_recipe_open(nyb_recipe *out, const nyb_quantize_params *params, nyb_err *err)
+static nyb_status open_recipe(nyb_recipe *out, const nyb_quantize_params *params, size_t int4_group,
+                              nyb_err *err)
 {
-    *out = (nyb_recipe){.general = NYB_SETTINGS_DEFAULTS, .path = params->recipe};
+    *out = (nyb_recipe){
+        .general = NYB_SETTINGS_DEFAULTS, .path = params->recipe, .int4_group = int4_group};
     if (params->recipe) {
         const nyb_status status = nyb_json_load(&out->document, params->recipe, err);
         if (status != NYB_OK)
@@ -374,6 +382,16 @@ nyb_status nyb_recipe_open(nyb_recipe *out, const nyb_quantize_params *params, n
     if (status != NYB_OK)
         nyb_recipe_close(out);
     return status;
+}
+
+nyb_status nyb_recipe_open(nyb_recipe *out, const nyb_quantize_params *params, nyb_err *err)
+{
+    return open_recipe(out, params, 0, err);
+}
+
+nyb_status nyb_recipe_open_keras(nyb_recipe *out, const nyb_quantize_params *params, nyb_err *err)
+{
+    return open_recipe(out, params, 128, err); // the block_size of Keras' Int4QuantizationConfig
 }
 
 void nyb_recipe_close(nyb_recipe *recipe)
@@ -391,7 +409,7 @@ nyb_status nyb_recipe_of(const nyb_recipe *recipe, const char *module, nyb_setti
     json_array_foreach(json_object_get(recipe->document, "modules"), index, entry)
     {
         const char *const pattern = json_string_value(json_object_get(entry, "pattern"));
-        const source from = {.object = entry, .path = recipe->path};
+        const source from = part_of(recipe, entry);
         const nyb_status status =
             fnmatch(pattern, module, 0) == 0 ? take_settings(from, &settings, err) : NYB_OK;
         if (status != NYB_OK)
@@ -405,7 +423,7 @@ nyb_status nyb_recipe_outer(const nyb_recipe *recipe, const char *key, const cha
                             nyb_settings *out, nyb_err *err)
 {
     json_t *const entry = json_object_get(recipe->document, key);
-    const source from = {.object = entry, .path = recipe->path};
+    const source from = part_of(recipe, entry);
     nyb_settings s = recipe->general;
     nyb_status status = NYB_OK;
     s.skip = !entry;
@@ -425,7 +443,7 @@ nyb_status nyb_recipe_outer(const nyb_recipe *recipe, const char *key, const cha
         if (!s.skip && !nyb_method_by_name(method, &wanted))
             return nyb_fail(err, NYB_E_ARG, "the %s has no method '%s'", key, method);
         if (!s.skip)
-            change_method(&s, wanted);
+            change_method(&s, wanted, recipe->int4_group);
     }
     if (!s.skip && s.method == NYB_METHOD_GPTQ)
         return nyb_fail(

@@ -22,6 +22,7 @@ typedef struct nyb_recipe {
     nyb_settings general;
     json_t *document; // NULL: no recipe
     const char *path;
+    size_t int4_group; // that int4 has unless told otherwise; 0: one scale for each output channel
 } nyb_recipe;
 
 // Loads params->recipe, if there is one, and merges the general settings. Every key is known and
@@ -31,6 +32,10 @@ typedef struct nyb_recipe {
 // NYB_E_FORMAT  the recipe has an unknown key or a value of the wrong kind or range.
 NYB_NODISCARD nyb_status nyb_recipe_open(nyb_recipe *out, const nyb_quantize_params *params,
                                          nyb_err *err);
+
+// The same for a Keras checkpoint: int4 has groups of 128 there, as Keras itself makes them.
+NYB_NODISCARD nyb_status nyb_recipe_open_keras(nyb_recipe *out, const nyb_quantize_params *params,
+                                               nyb_err *err);
 
 void nyb_recipe_close(nyb_recipe *recipe);
 

@@ -121,12 +121,18 @@ static nyb_status record(walk *w, const nyb_job_layer *layer, const nyb_qweight 
                          nyb_err *err)
 {
     json_t *const r = nyb_settings_json(&layer->settings);
+    size_t bytes = 0;
+    const nyb_status status = nyb_layout_bytes(layer->layout, &layer->spec, &bytes, err);
+    if (status != NYB_OK) {
+        json_decref(r);
+        return status;
+    }
     if (!r || json_object_set_new(r, "module", json_string(layer->linear->module)) != 0 ||
         json_object_set_new(r, "sha256", json_string(hash)) != 0)
         return nyb_no_memory(err, "record", 1, 1);
     json_object_set_new(r, "rows", json_integer((json_int_t) q->rows));
     json_object_set_new(r, "cols", json_integer((json_int_t) q->cols));
-    set_real(r, "bits_per_weight", nyb_qweight_bits(q));
+    set_real(r, "bits_per_weight", 8.0 * (double) bytes / ((double) q->rows * (double) q->cols));
     set_real(r, "weight_error", weight_error);
     json_object_set_new(r, "tokens", json_integer((json_int_t) report->tokens));
     set_real(r, "loss", report->loss);

@@ -29,8 +29,7 @@ static const char *order_name(const nyb_inspect_layer *layer)
 
 static double layer_bits(const nyb_inspect_layer *layer)
 {
-    const double weights = (double) layer->rows * (double) layer->cols;
-    return weights > 0 ? 8.0 * (double) layer->bytes / weights : 0.0;
+    return layer->weights > 0 ? 8.0 * (double) layer->bytes / layer->weights : 0.0;
 }
 
 // ---- JSON -----------------------------------------------------------------------------------
@@ -211,7 +210,7 @@ static void print_summary(const nyb_inspection *in)
             if (!alike(&sum, layer))
                 continue;
             count++;
-            weights += (double) sum.rows * (double) sum.cols;
+            weights += sum.weights;
             bytes += (double) sum.bytes;
         }
         nyb_table_cell(&cells, "%zu", count);

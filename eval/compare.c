@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/clock.h"
+#include "core/dtype.h"
 #include "eval/yardstick.h"
 
 static nyb_eval_result result_of(const nyb_windows *windows, const nyb_score *score)
@@ -20,18 +21,20 @@ static nyb_eval_result result_of(const nyb_windows *windows, const nyb_score *sc
     };
 }
 
-// Bytes of everything that belongs to a linear layer but its bias.
+// What a linear layer's matrix takes; of a tensor that holds several of them, its share.
 static size_t layer_bytes(const nyb_checkpoint *file, const nyb_linear *linear)
 {
-    const size_t length = strlen(linear->module);
-    size_t bytes = 0;
-    for (size_t i = 0; i < nyb_checkpoint_count(file); i++) {
-        const nyb_tensor *const t = nyb_checkpoint_at(file, i);
-        if (strncmp(t->name, linear->module, length) == 0 && t->name[length] == '.' && //
-            t != linear->bias)
-            bytes += t->bytes;
-    }
-    return bytes;
+    if (linear->quantized)
+        return nyb_checkpoint_layer_bytes(file, linear->module);
+    const nyb_block_size block = nyb_dtype_block(linear->weight->dtype);
+    return linear->rows * linear->cols / block.values * block.bytes;
+}
+
+static void add_layer(const nyb_checkpoint *file, const nyb_linear *linear, nyb_compared *row,
+                      double *weights)
+{
+    row->layer_bytes += layer_bytes(file, linear);
+    *weights += (double) linear->rows * (double) linear->cols;
 }
 
 static void measure_size(const nyb_model *model, nyb_compared *row)
@@ -44,12 +47,13 @@ static void measure_size(const nyb_model *model, nyb_compared *row)
         row->bytes += bytes;
     }
     for (size_t b = 0; b < nyb_block_count(model); b++) {
-        for (size_t i = 0; i < nyb_linear_count(model, b); i++) {
-            const nyb_linear *const linear = nyb_linear_at(model, b, i);
-            row->layer_bytes += layer_bytes(file, linear);
-            weights += (double) linear->rows * (double) linear->cols;
-        }
+        for (size_t i = 0; i < nyb_linear_count(model, b); i++)
+            add_layer(file, nyb_linear_at(model, b, i), row, &weights);
     }
+    if (nyb_model_embedding(model)->quantized)
+        add_layer(file, nyb_model_embedding(model), row, &weights);
+    if (nyb_model_head(model)->quantized && !nyb_model_head_tied(model))
+        add_layer(file, nyb_model_head(model), row, &weights);
     row->bits_per_weight = weights > 0.0 ? 8.0 * (double) row->layer_bytes / weights : 0.0;
 }
 

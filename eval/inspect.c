@@ -300,19 +300,13 @@ static bool is_irregular(const nyb_inspect_layer *layer, const nyb_tensor *order
     return false;
 }
 
-static void sum_parts(const looking *l, nyb_inspect_layer *layer)
+static void measure(const looking *l, nyb_inspect_layer *layer)
 {
-    static const char *const parts[] = {
-        "qweight",       "qzeros",       "scales",       "g_idx",
-        "weight_packed", "weight_scale", "weight_shape", "weight_zero_point",
-        "weight_g_idx",  "weight",       "input_scale",  "weight_scale_inv"};
-    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
-        const nyb_tensor *const part = part_of(l, layer->name, parts[i]);
-        if (!part)
-            continue;
-        layer->bytes += part->bytes;
-        if (strstr(parts[i], "scale"))
-            layer->dtype = part->dtype;
+    static const char *const scales[] = {"scales", "weight_scale", "weight_scale_inv"};
+    layer->bytes = nyb_checkpoint_layer_bytes(l->owner->file, layer->name);
+    for (size_t i = 0; i < sizeof(scales) / sizeof(scales[0]); i++) {
+        const nyb_tensor *const part = part_of(l, layer->name, scales[i]);
+        layer->dtype = part ? part->dtype : layer->dtype;
     }
 }
 
@@ -338,7 +332,7 @@ static nyb_status describe_packed(const looking *l, nyb_inspect_layer *layer,
     if (status != NYB_OK)
         return status;
     layer->layout = "unknown";
-    sum_parts(l, layer);
+    measure(l, layer);
     if (!found.layout ||
         (is_byte_weight(marker) ? !part_of(l, layer->name, found.layout->marker) &&
                                       !part_of(l, layer->name, "weight_scale_inv")
@@ -445,6 +439,8 @@ static nyb_status list_layers(looking *l, bool check, const nyb_context *ctx)
     }
     if (l->count > 1)
         qsort(l->layers, l->count, sizeof(*l->layers), by_name);
+    for (size_t i = 0; i < l->count; i++)
+        l->layers[i].weights = (double) l->layers[i].rows * (double) l->layers[i].cols;
     l->in->layers = l->layers;
     l->in->layer_count = l->count;
     return NYB_OK;
@@ -475,7 +471,7 @@ static void sum_up(nyb_inspection *in)
         const nyb_inspect_layer *const layer = &in->layers[i];
         if (!layer->layout)
             continue;
-        packed += (double) layer->rows * (double) layer->cols;
+        packed += layer->weights;
         packed_bytes += (double) layer->bytes;
     }
     for (size_t i = 0; i < in->tensor_count; i++) {

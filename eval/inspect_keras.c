@@ -129,6 +129,7 @@ static void read_mode(const char *mode, nyb_inspect_layer *to)
 typedef struct order {
     bool packed;
     size_t codes, scales, bias; // bias: as many as there are arrays when there is none
+    unsigned matrices;          // 2: an embedding has one of its own for the way back
 } order;
 
 static order order_of(const nyb_keras_layer *layer)
@@ -141,7 +142,11 @@ static order order_of(const nyb_keras_layer *layer)
     const bool table = strstr(layer->class_name, "Embedding") != NULL;
     const size_t without = grouped ? 4 : packed ? 2 : 1; // arrays of a layer without a bias
     const bool biased = !table && count > without;
-    order o = {.packed = packed, .bias = !biased ? count : gptq ? 0 : 1};
+    order o = {.packed = packed,
+               .bias = !biased ? count
+                       : gptq  ? 0
+                               : 1,
+               .matrices = table && count > without ? 2 : 1};
     o.codes = gptq && biased;
     o.scales = !packed ? 0 : table ? 1 : count - (grouped ? 3 : 1);
     o.scales = o.scales < count ? o.scales : count - 1;
@@ -181,8 +186,6 @@ static nyb_status read_arrays(looking *l, const nyb_keras_layer *layer, nyb_insp
         to->format = layer->mode;
         read_mode(layer->mode, to);
         packed_shape(layer, &codes, &scales, to);
-        l->packed += (double) to->rows * (double) to->cols;
-        l->packed_bits += 8.0 * (double) to->bytes;
         l->in->method = "keras";
     } else if (strstr(layer->class_name, "Embedding")) {
         to->rows = axis(&codes, 0);
@@ -190,6 +193,9 @@ static nyb_status read_arrays(looking *l, const nyb_keras_layer *layer, nyb_insp
     } else {
         kernel_shape(layer, &codes, to);
     }
+    to->weights = o.matrices * (double) to->rows * (double) to->cols;
+    l->packed += o.packed ? to->weights : 0.0;
+    l->packed_bits += o.packed ? 8.0 * (double) to->bytes : 0.0;
     return NYB_OK;
 }
 

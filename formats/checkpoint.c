@@ -497,6 +497,40 @@ const nyb_tensor *nyb_checkpoint_find(const nyb_checkpoint *c, const char *name)
     return NULL;
 }
 
+bool nyb_part_of_matrix(const char *part)
+{
+    static const char *const others[] = {"bias", "weight_shape", "input_scale", "block_type"};
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        if (strcmp(part, others[i]) == 0)
+            return false;
+    }
+    return true;
+}
+
+size_t nyb_checkpoint_layer_bytes(const nyb_checkpoint *c, const char *module)
+{
+    const size_t length = strlen(module);
+    size_t low = 0, high = c->count, bytes = 0;
+    while (low < high) { // the first name that is not before "<module>."
+        const size_t middle = low + (high - low) / 2;
+        const char *const name = c->entries[middle].tensor.name;
+        const int side = strncmp(name, module, length);
+        if (side < 0 || (side == 0 && (unsigned char) name[length] < '.'))
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    for (; low < c->count; low++) {
+        const nyb_tensor *const t = &c->entries[low].tensor;
+        if (strncmp(t->name, module, length) != 0 || t->name[length] != '.')
+            break;
+        const char *const part = t->name + length + 1;
+        if (!strchr(part, '.') && nyb_part_of_matrix(part))
+            bytes += t->bytes;
+    }
+    return bytes;
+}
+
 nyb_status nyb_checkpoint_get(const nyb_tensor **out, const nyb_checkpoint *c, const char *name,
                               nyb_err *err)
 {

@@ -53,6 +53,14 @@ const nyb_tensor *nyb_checkpoint_find(const nyb_checkpoint *c, const char *name)
 NYB_NODISCARD nyb_status nyb_checkpoint_get(const nyb_tensor **out, const nyb_checkpoint *c,
                                             const char *name, nyb_err *err);
 
+// Whether a linear layer's matrix lies in its tensor "<module>.<part>": weights or codes, scales, zero
+// points, group indices; not the bias, nor what tells a shape or is for the input. These are what
+// bits per weight count (docs/formats.md).
+bool nyb_part_of_matrix(const char *part);
+
+// Bytes of those tensors. 0 where the layer has no tensors of its own.
+size_t nyb_checkpoint_layer_bytes(const nyb_checkpoint *c, const char *module);
+
 // The path of the file that holds a tensor of this checkpoint, for errors.
 const char *nyb_checkpoint_file_of(const nyb_checkpoint *c, const nyb_tensor *tensor);
 

@@ -130,33 +130,38 @@ static nyb_status list_into(nyb_hdf5 *file, nyb_err *err)
     return status;
 }
 
-static nyb_status open_into(nyb_hdf5 *file, const char *path, nyb_err *err)
+static nyb_status open_into(nyb_hdf5 *file, const char *path, const char *shown, nyb_err *err)
 {
     static const char magic[] = "\211HDF\r\n\032\n";
-    file->path = nyb_arena_text(&file->arena, path, strlen(path));
+    file->path = nyb_arena_text(&file->arena, shown, strlen(shown));
     if (!file->path)
-        return nyb_no_memory(err, path, strlen(path), 1);
+        return nyb_no_memory(err, shown, strlen(shown), 1);
     nyb_status status = nyb_map_open(&file->map, path, err);
     if (status != NYB_OK)
         return status;
     if (file->map.bytes < sizeof(magic) - 1 || memcmp(file->map.at, magic, sizeof(magic) - 1) != 0)
-        return nyb_fail(err, NYB_E_FORMAT, "%s: not an HDF5 file: it does not begin as one", path);
+        return nyb_fail(err, NYB_E_FORMAT, "%s: not an HDF5 file: it does not begin as one", shown);
     status = list_into(file, err);
     return status == NYB_OK ? take_items(file, err) : status;
 }
 
-nyb_status nyb_hdf5_open(nyb_hdf5 **out, const char *path, nyb_err *err)
+nyb_status nyb_hdf5_open_as(nyb_hdf5 **out, const char *path, const char *shown, nyb_err *err)
 {
     *out = NULL;
     nyb_hdf5 *const file = nyb_alloc(1, sizeof(*file));
     if (!file)
-        return nyb_no_memory(err, path, 1, sizeof(*file));
-    const nyb_status status = open_into(file, path, err);
+        return nyb_no_memory(err, shown, 1, sizeof(*file));
+    const nyb_status status = open_into(file, path, shown, err);
     if (status == NYB_OK)
         *out = file;
     else
         nyb_hdf5_close(file);
     return status;
+}
+
+nyb_status nyb_hdf5_open(nyb_hdf5 **out, const char *path, nyb_err *err)
+{
+    return nyb_hdf5_open_as(out, path, path, err);
 }
 
 void nyb_hdf5_close(nyb_hdf5 *file)

@@ -38,6 +38,10 @@ typedef struct nyb_hdf5_item {
 //                    not plain little-endian numbers; err names them.
 NYB_NODISCARD nyb_status nyb_hdf5_open(nyb_hdf5 **out, const char *path, nyb_err *err);
 
+// The same for a file that errors are to call `shown`, because nobody knows it by its path.
+NYB_NODISCARD nyb_status nyb_hdf5_open_as(nyb_hdf5 **out, const char *path, const char *shown,
+                                          nyb_err *err);
+
 // NULL is fine.
 void nyb_hdf5_close(nyb_hdf5 *file);
 

@@ -34,10 +34,11 @@ bool nyb_keras_is(const char *path)
 
 // ---- Joining the files ----------------------------------------------------------------------
 
-static nyb_status open_store(nyb_keras_file *f, const char *name, const char *path, nyb_err *err)
+static nyb_status open_store(nyb_keras_file *f, const char *name, const char *path,
+                             const char *shown, nyb_err *err)
 {
     nyb_keras_store *const store = &f->stores[f->store_count];
-    const nyb_status status = nyb_hdf5_open(&store->file, path, err);
+    const nyb_status status = nyb_hdf5_open_as(&store->file, path, shown, err);
     if (status != NYB_OK)
         return status;
     store->name = nyb_arena_text(&f->arena, name, strlen(name));
@@ -117,7 +118,7 @@ static nyb_status add_shard(nyb_keras_file *f, const json_t *name, nyb_err *err)
         return nyb_fail(err, NYB_E_UNSUPPORTED, "%s: more than %d files of weights", f->path,
                         NYB_KERAS_SHARDS);
     const char *const path = nyb_path_join(&f->arena, f->path, text);
-    return path ? open_store(f, text, path, err) : nyb_no_memory(err, text, strlen(text), 1);
+    return path ? open_store(f, text, path, path, err) : nyb_no_memory(err, text, strlen(text), 1);
 }
 
 static nyb_status open_shards(nyb_keras_file *f, const json_t *map, nyb_err *err)
@@ -153,7 +154,7 @@ static nyb_status open_folder(nyb_keras_file *f, nyb_err *err)
         return nyb_no_memory(err, f->path, 1, 1);
     nyb_status status = nyb_path_exists(config) ? nyb_json_load(&f->config, config, err) : NYB_OK;
     if (status != NYB_OK || nyb_path_exists(whole))
-        return status == NYB_OK ? open_store(f, NYB_KERAS_WEIGHTS_NAME, whole, err) : status;
+        return status == NYB_OK ? open_store(f, NYB_KERAS_WEIGHTS_NAME, whole, whole, err) : status;
     json_t *shards = NULL;
     status = nyb_json_load(&shards, map, err);
     if (status == NYB_OK)
@@ -193,8 +194,9 @@ static nyb_status extract_weights(nyb_keras_file *f, nyb_err *err)
     if (status != NYB_OK)
         return status;
     const char *const path = nyb_arena_format(&f->arena, "/proc/self/fd/%d", f->extracted);
-    return path ? open_store(f, NYB_KERAS_WEIGHTS_NAME, path, err)
-                : nyb_no_memory(err, f->path, 1, 1);
+    const char *const shown = nyb_arena_format(&f->arena, "%s:%s", f->path, NYB_KERAS_WEIGHTS_NAME);
+    return path && shown ? open_store(f, NYB_KERAS_WEIGHTS_NAME, path, shown, err)
+                         : nyb_no_memory(err, f->path, 1, 1);
 }
 
 static nyb_status open_archive(nyb_keras_file *f, nyb_err *err)
@@ -222,7 +224,7 @@ static nyb_status open_into(nyb_keras_file *f, const char *config, nyb_err *err)
         status = open_folder(f, err);
     } else if (ends_with(f->path, ".h5") || ends_with(f->path, ".hdf5")) {
         f->kind = NYB_KERAS_WEIGHTS;
-        status = open_store(f, f->path, f->path, err);
+        status = open_store(f, f->path, f->path, f->path, err);
     } else {
         f->kind = NYB_KERAS_ARCHIVE;
         status = open_archive(f, err);

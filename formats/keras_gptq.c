@@ -142,8 +142,10 @@ nyb_status nyb_keras_edit_gptq(nyb_keras_file *file, const nyb_keras_layer *laye
         status = check_shape(&p, &w);
     if (status == NYB_OK)
         status = check_codes(&p, &w);
-    if (status == NYB_OK && layer->variables == 2)
-        status = nyb_keras_variable(file, layer, 1, &p.made[out->count++], err);
+    if (status == NYB_OK && layer->variables == 2) {
+        out->bias = &p.made[out->count++];
+        status = nyb_keras_variable(file, layer, 1, &p.made[0], err);
+    }
     if (status == NYB_OK)
         status = pack(&p, w.dtype);
     if (status != NYB_OK)

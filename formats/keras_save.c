@@ -14,8 +14,7 @@
 typedef struct saving {
     const nyb_keras_layers *layers;
     nyb_keras_file *source;
-    nyb_keras_edit_fn edit;
-    void *user;
+    const nyb_keras_target *target;
     nyb_arena arena; // paths
     json_t *places;  // which layer has the arrays of a group: index by the group's path
     json_t *map;     // of a folder in shards: file of each group
@@ -26,6 +25,14 @@ typedef struct saving {
 static nyb_status out_of_memory(const saving *s)
 {
     return nyb_no_memory(s->err, nyb_keras_path(s->source), 1, 1);
+}
+
+size_t nyb_keras_edit_bytes(const nyb_keras_edit *edit)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < edit->count; i++)
+        bytes += &edit->variables[i] == edit->bias ? 0 : edit->variables[i].bytes;
+    return bytes;
 }
 
 // ---- Arrays ---------------------------------------------------------------------------------
@@ -99,7 +106,8 @@ static nyb_status write_variables(saving *s, nyb_hdf5_writer *to, size_t index)
     const nyb_keras_layer *const layer = layer_of(s, vars);
     nyb_keras_edit edit = {.layer = layer};
     nyb_arena arena = {0};
-    nyb_status status = layer ? s->edit(s->user, layer, &arena, &edit, s->err) : NYB_OK;
+    nyb_status status =
+        layer ? s->target->edit(s->target->user, layer, &arena, &edit, s->err) : NYB_OK;
     if (status == NYB_OK)
         status = edit.mode ? write_edit(s, to, vars, &edit) : copy_arrays(s, to, index);
     json_decref(edit.quantization);
@@ -272,8 +280,10 @@ static nyb_status save_partial(saving *s, const char *partial)
     }
 }
 
-static nyb_status save(saving *s, const char *path, bool force)
+static nyb_status save(saving *s)
 {
+    const char *const path = s->target->path;
+    const bool force = s->target->force;
     const char *const partial = nyb_arena_format(&s->arena, "%s.partial", path);
     if (!partial)
         return out_of_memory(s);
@@ -290,17 +300,19 @@ static nyb_status save(saving *s, const char *path, bool force)
     if (status == NYB_OK)
         status = save_partial(s, partial);
     if (status == NYB_OK)
+        status = s->target->ready(s->target->user, partial, s->bytes, s->err);
+    if (status == NYB_OK)
         status = nyb_keras_put_in_place(partial, path, s->err);
     if (status != NYB_OK)
         nyb_keras_remove(partial);
     return status;
 }
 
-nyb_status nyb_keras_save(const nyb_keras_layers *layers, nyb_keras_file *source, const char *path,
-                          bool force, nyb_keras_edit_fn edit, void *user, nyb_err *err)
+nyb_status nyb_keras_save(const nyb_keras_layers *layers, nyb_keras_file *source,
+                          const nyb_keras_target *target, nyb_err *err)
 {
-    saving s = {.layers = layers, .source = source, .edit = edit, .user = user, .err = err};
-    const nyb_status status = save(&s, path, force);
+    saving s = {.layers = layers, .source = source, .target = target, .err = err};
+    const nyb_status status = save(&s);
     json_decref(s.places);
     json_decref(s.map);
     nyb_arena_clear(&s.arena);

@@ -13,20 +13,36 @@ typedef struct nyb_keras_edit {
     json_t *quantization;        // config.json's quantization_config; borrowed
     const nyb_tensor *variables; // [count]; names are not looked at
     size_t count;
+    const nyb_tensor *bias; // one of `variables`, NULL: none
 } nyb_keras_edit;
+
+// Bytes that take the place of the layer's matrices: all but the bias.
+size_t nyb_keras_edit_bytes(const nyb_keras_edit *edit);
 
 // Gives the edit of a layer when it is its turn, in the file's order. Leave out->mode NULL to keep
 // the layer as it is. Memory from the arena lasts until the layer is written.
 typedef nyb_status (*nyb_keras_edit_fn)(void *user, const nyb_keras_layer *layer, nyb_arena *arena,
                                         nyb_keras_edit *out, nyb_err *err);
 
-// Writes the checkpoint to `path`, of the source's kind, with the edits made; all else is copied.
-// The output appears under its name only when complete.
+// Called when all is written but its name: `partial` is the file or folder, with `bytes` of arrays.
+typedef nyb_status (*nyb_keras_ready_fn)(void *user, const char *partial, size_t bytes,
+                                         nyb_err *err);
+
+// Where a checkpoint goes, and what is done to it on the way.
+typedef struct nyb_keras_target {
+    const char *path;
+    bool force; // replace what is there
+    nyb_keras_edit_fn edit;
+    nyb_keras_ready_fn ready;
+    void *user; // of both
+} nyb_keras_target;
+
+// Writes the checkpoint to target->path, of the source's kind, with the edits made; all else is
+// copied. The output appears under its name only when complete.
 //
 // NYB_E_EXISTS  path is there and force is not set.
 NYB_NODISCARD nyb_status nyb_keras_save(const nyb_keras_layers *layers, nyb_keras_file *source,
-                                        const char *path, bool force, nyb_keras_edit_fn edit,
-                                        void *user, nyb_err *err);
+                                        const nyb_keras_target *target, nyb_err *err);
 
 // The codes of one GPTQ layer, as the solver gives them, for Dense and EinsumDense:
 // w = scales[n, g] * (codes[n, k] - zeros[n, g]) with g = group_of[k] is element (k, n) of the

@@ -90,6 +90,20 @@ nyb_status nyb_layout_tensors(const nyb_layout *layout, nyb_tensor out[NYB_LAYOU
                                arena, err);
 }
 
+nyb_status nyb_layout_bytes(const nyb_layout *layout, const nyb_layout_spec *spec, size_t *bytes,
+                            nyb_err *err)
+{
+    nyb_tensor parts[NYB_LAYOUT_TENSORS];
+    nyb_arena arena = {0};
+    size_t count = 0;
+    const nyb_status status = nyb_layout_tensors(layout, parts, &count, spec, "", &arena, err);
+    *bytes = 0;
+    for (size_t i = 0; status == NYB_OK && i < count; i++) // named ".part": there is no module
+        *bytes += nyb_part_of_matrix(parts[i].name + 1) ? parts[i].bytes : 0;
+    nyb_arena_clear(&arena);
+    return status;
+}
+
 // Packs into scratch memory and puts what was packed. The arena is the caller's to clear.
 static nyb_status pack_and_put(const nyb_layout *layout, nyb_store *store, const char *module,
                                const nyb_qweight *q, nyb_arena *arena, nyb_err *err)

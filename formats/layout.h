@@ -142,6 +142,10 @@ NYB_NODISCARD nyb_status nyb_layout_tensors(const nyb_layout *layout,
                                             const nyb_layout_spec *spec, const char *module,
                                             nyb_arena *arena, nyb_err *err);
 
+// Bytes of those of them that the layer's matrix lies in (nyb_part_of_matrix()).
+NYB_NODISCARD nyb_status nyb_layout_bytes(const nyb_layout *layout, const nyb_layout_spec *spec,
+                                          size_t *bytes, nyb_err *err);
+
 // Packs q and puts its tensors into the store.
 NYB_NODISCARD nyb_status nyb_layout_put(const nyb_layout *layout, nyb_store *store,
                                         const char *module, const nyb_qweight *q, nyb_err *err);

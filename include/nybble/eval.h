@@ -47,9 +47,11 @@ NYB_API NYB_NODISCARD nyb_status nyb_eval(const nyb_context *ctx, const char *fo
 
 // One checkpoint of a comparison.
 typedef struct nyb_compared {
-    size_t bytes;           // of its tensor files
-    size_t layer_bytes;     // of the linear layers inside the blocks, biases left out
-    double bits_per_weight; // of those layers, everything they need included
+    size_t bytes; // of its tensor files
+    // Of the matrices of all linear layers inside the blocks, and of embedding and head where they
+    // are quantised: codes, scales, zero points and group indices; biases left out.
+    size_t layer_bytes;
+    double bits_per_weight; // 8 * layer_bytes over the number of their weights
     nyb_eval_result eval;
     double kl;   // mean over the scored positions of KL(base || this) in nats; 0 for the base
     double top1; // fraction of positions where both find the same token the most probable

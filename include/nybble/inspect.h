@@ -25,7 +25,8 @@ typedef struct nyb_inspect_layer {
     bool symmetric;
     bool irregular;    // the columns of a group do not lie together
     bool padded;       // 3 bits in the packing that compressed-tensors left in 2026
-    size_t bytes;      // of all its tensors, without the bias
+    double weights;    // rows * cols, and twice that of an embedding with a matrix for the way back
+    size_t bytes;      // of what they lie in: 8 * bytes / weights are its bits per weight
     const char *fault; // why nybble cannot read it; NULL: it can, as far as was looked
 } nyb_inspect_layer;
 
@@ -80,7 +81,7 @@ typedef struct nyb_inspection {
     const char *first_fault; // one line; NULL: none
     size_t bytes;            // of all tensors
     size_t parameters;       // weights as the model counts them: a packed layer's rows x cols
-    double layer_bits;       // bits per weight over quantised layers, 0: there is none
+    double layer_bits;       // bits per weight of quantised layers, as quantize.h has it; 0: none
     double bits;             // bits per parameter over everything
     const nyb_inspect_reader *readers;
     size_t reader_count;

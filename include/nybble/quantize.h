@@ -133,9 +133,11 @@ typedef struct nyb_quantize_params {
 
 // What a finished run has to say; the rest is in OUT/nybble_report.json.
 typedef struct nyb_quantize_result {
-    size_t layers;              // rounded linear layers
-    size_t samples, tokens;     // used for calibration
-    double bits_per_weight;     // of the rounded layers, scales and zero points included
+    size_t layers;          // rounded linear layers
+    size_t samples, tokens; // used for calibration
+    // Of the rounded layers: 8 times the bytes that the output has for their matrices, codes, scales,
+    // zero points and group indices, and not for biases, over the number of weights.
+    double bits_per_weight;
     size_t bytes_in, bytes_out; // tensor files
     double loss, rtn_loss;      // sums of the layers' losses, rtn_loss is plain rounding's
     double seconds;
@@ -179,8 +181,8 @@ typedef struct nyb_quantize_plan {
     // Measured on this machine for a moment: products of the solver, in f32, and those of the forward
     // pass and the Hessians, in what the run computes in.
     double gemm_flops_per_second, product_flops_per_second;
-    double seconds; // estimate from the above
-    double bits_per_weight;
+    double seconds;         // estimate from the above
+    double bits_per_weight; // as in nyb_quantize_result
 } nyb_quantize_plan;
 
 // Plans nyb_quantize() with the same parameters. The calibration data is read and tokenized.

@@ -53,8 +53,9 @@ NYB_API void nyb_qweight_clear(nyb_qweight *q);
 // Writes the dequantised rows [row0, row0 + out.rows) into out [*, cols].
 NYB_API void nyb_qweight_dequantize(const nyb_qweight *q, size_t row0, nyb_mat out);
 
-// Bits a weight takes in a file: codes, scales (in scale_dtype, each once), zeros (bits each, none
-// when symmetric), divided by rows * cols.
+// Bits a weight takes by itself: codes, scales (in scale_dtype, each once), zeros (bits each, none
+// when symmetric), divided by rows * cols. In a file it takes what the file's layout gives it, which
+// is what commands call bits per weight (docs/formats.md).
 NYB_API double nyb_qweight_bits(const nyb_qweight *q);
 
 #endif // NYB_QWEIGHT_H_

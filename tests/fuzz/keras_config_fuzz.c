@@ -12,11 +12,10 @@ static void edit_layers(nyb_keras_file *file, const nyb_keras_layers *layers, ny
     for (size_t i = 0; i < layers->count; i++) {
         nyb_arena arena = {0};
         nyb_keras_edit edit = {0};
-        nyb_keras_sums sums = {0};
         nyb_err err;
         if (nyb_keras_quantizes(layers->all[i], method))
             (void) !nyb_keras_edit_layer((nyb_keras_run){NULL, file}, layers->all[i], &settings,
-                                         &arena, &edit, &sums, &err);
+                                         &arena, &edit, &err);
         json_decref(edit.quantization);
         nyb_arena_clear(&arena);
     }

@@ -21,6 +21,8 @@ import keras  # noqa: E402
 
 import keras_made  # noqa: E402
 
+L = keras.layers
+
 METHODS = {  # name: (options of nybble, Keras' arguments of quantize())
     "int8": (["--method", "int8"], lambda: {"mode": "int8"}),
     "int4": (["--method", "int4"], lambda: {"mode": "int4"}),
@@ -266,6 +268,71 @@ def test_a_recipe_mixes_modes(nybble, made, tmp_path):
                      "up": "int8", "down": "int8", "head": None}
 
 
+@pytest.mark.parametrize("name", ["dense", "embedding", "reversible", "reversible-tied",
+                                  "attention", "shared", "nested"])
+@pytest.mark.parametrize("method", ["int8", "int4", "rtn"])
+def test_commands_and_report_tell_the_same_bits(nybble, made, tmp_path, name, method):
+    """Of the matrices with scales, zero points and indices; biases do not count."""
+    path, _ = made(name)
+    out = tmp_path / "o.keras"
+    told = json.loads(nybble("quantize", path, "--method", method, "-o", out, "--json").stdout)
+    found = json.loads(nybble("inspect", out, "--json").stdout)
+    report = json.loads((tmp_path / "o.keras.report.json").read_text())
+    layers = {x["name"]: x["bits_per_weight"] for x in found["layers"] if x["layout"]}
+    assert told["layers"] == report["totals"]["layers"] == len(report["layers"]) == len(layers) > 0
+    assert told["bits_per_weight"] == pytest.approx(found["bits_per_quantized_weight"], rel=1e-9)
+    assert report["totals"]["bits_per_weight"] == pytest.approx(told["bits_per_weight"], rel=1e-8)
+    assert {x["module"]: x["bits_per_weight"] for x in report["layers"]} == {
+        name: pytest.approx(bits, rel=1e-8) for name, bits in layers.items()}
+    assert told["bytes_out"] == report["totals"]["bytes_out"] == found["bytes"]
+    assert report["command"].split()[:3] == ["nybble", "quantize", str(path)]
+    if (name, method) == ("dense", "int8"):  # two kernels, and a scale for each output
+        assert told["bits_per_weight"] == 8 * (10 * 32 + 32 + 4 * (32 + 1)) / (10 * 32 + 32)
+
+
+def test_int4_has_keras_groups_in_a_recipe_too(nybble, made, tmp_path):
+    path, _ = made("odd")
+    recipe = tmp_path / "recipe.json"
+    for text, size in (({"method": "int4"}, 128), ({"method": "int4", "group_size": -1}, -1),
+                       ({"method": "int8", "modules": [{"pattern": "dense*", "method": "int4"}]},
+                        128)):
+        recipe.write_text(json.dumps(text))
+        nybble("quantize", path, "--recipe", recipe, "-o", tmp_path / "o.keras", "--force")
+        report = json.loads((tmp_path / "o.keras.report.json").read_text())
+        assert [layer["group_size"] for layer in report["layers"]] == [size] * 3
+
+
+@keras.saving.register_keras_serializable("made")
+class Stack(L.Layer):
+    """Layers in a list, which no configuration names."""
+
+    def __init__(self, **more):
+        super().__init__(**more)
+        self.stack = [L.Dense(8), L.Dense(8)]
+
+    def build(self, shape):
+        for layer in self.stack:
+            layer.build((*shape[:-1], 8))
+        self.built = True
+
+    def call(self, x):
+        for layer in self.stack:
+            x = layer(x)
+        return x
+
+
+def test_matrices_that_no_configuration_lists_are_told(nybble, tmp_path):
+    model = keras.Sequential([keras.Input((8,)), Stack(), L.Dense(3)])
+    model.save(tmp_path / "m.keras")
+    done = nybble("quantize", tmp_path / "m.keras", "--method", "int8", "-o", tmp_path / "o.keras")
+    assert "2 matrices are of layers that its configuration does not list" in done.stderr
+    assert "layers/stack/" in done.stderr
+    kept, source = weights_of(tmp_path / "o.keras"), weights_of(tmp_path / "m.keras")
+    same = [name for name in source if "stack/" in name and name.endswith("vars/0")]
+    assert len(same) == 2 and all(kept[name] == source[name] for name in same)
+    assert kept["layers/dense/vars/0"][1] == "int8"
+
+
 def test_the_same_run_gives_the_same_bytes(nybble, made, tmp_path):
     path, _ = made("attention")
     for name in ("a", "b"):
@@ -379,7 +446,7 @@ def test_what_is_there_is_kept(nybble, made, tmp_path):
     out.write_text("old")
     nybble("quantize", path, "--method", "int8", "-o", out, "--force")
     assert weights_of(out)["layers/dense/vars/0"][1] == "int8"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["o.keras"]
+    assert {entry.name for entry in tmp_path.iterdir()} == {"o.keras", "o.keras.report.json"}
 
 
 def test_damaged_archives_are_refused(nybble, made, tmp_path):
@@ -394,6 +461,10 @@ def test_damaged_archives_are_refused(nybble, made, tmp_path):
     with zipfile.ZipFile(bad, "w") as archive:
         archive.writestr("config.json", "{}")
     refused(nybble, bad, "model.weights.h5")
+    with zipfile.ZipFile(bad, "w") as archive:
+        archive.writestr("config.json", "{}")
+        archive.writestr("model.weights.h5", data[data.index(b"\x89HDF"):][:600])
+    refused(nybble, bad, f"{bad}:model.weights.h5")
 
 
 def test_what_keras_does_not_do_is_refused(nybble, made, tmp_path):
