@@ -542,7 +542,7 @@ static size_t refine_bytes(const nyb_job_layer *layer)
     return (nyb_layout_groups(&layer->spec) + (reordered ? cols : 0)) * cols * sizeof(float);
 }
 
-// What the activations take of `room` bytes, 0: no limit.
+// What the activations take of `left` bytes, 0: no limit.
 static void fit_activations(const nyb_context *ctx, const nyb_job *job, size_t left,
                             nyb_walk_bytes *bytes)
 {

@@ -1,5 +1,5 @@
-// codes.h - loops over the codes of a tile of rows side by side: how far weights are from a grid, and
-// coordinate descent.
+// codes.h - loops over codes: a row's range and its nearest codes; and, for the rows of a tile side by
+// side, how far weights are from a grid, and coordinate descent.
 //
 // The same C source is compiled for each instruction set, with sixteen explicit lanes and no
 // fused operations, so every level gives the same bits.
@@ -7,6 +7,7 @@
 #define NYB_KERNELS_CODES_H_
 
 #include <stddef.h>
+#include <stdint.h>
 
 enum { NYB_CODE_ROWS = 64 }; // rows of a tile: values of a line below
 
@@ -27,6 +28,12 @@ typedef struct nyb_descent {
 } nyb_descent;
 
 typedef struct nyb_code_ops {
+    // The smallest and the largest of n values, with 0 between them.
+    void (*range)(float *low, float *high, const float *x, size_t n);
+
+    // codes[i] = the whole number nearest to x[i] / scale, ties to even, plus zero, within [0, top].
+    void (*nearest)(uint8_t *codes, const float *x, size_t n, float scale, float zero, float top);
+
     // total[row] = sum over the columns of weight * (distance of the value from the grid)^2.
     //
     //   values   [cols, rows]

@@ -13,6 +13,8 @@ enum { LANES = 16, PARTS = NYB_CODE_ROWS / LANES, CHUNK = 32 };
 
 typedef float lanes __attribute__((vector_size(4 * LANES)));
 typedef uint32_t lane_bits __attribute__((vector_size(4 * LANES)));
+typedef int32_t lane_ints __attribute__((vector_size(4 * LANES)));
+typedef uint8_t byte_lanes __attribute__((vector_size(LANES)));
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -42,6 +44,61 @@ INLINE void snap(lanes *x, const lanes *low, const lanes *high)
     const lane_bits below = (lane_bits) (*x < *high);
     choose(x, &below, x, high);
     *x = (*x + shift) - shift;
+}
+
+static void range(float *low, float *high, const float *x, size_t n)
+{
+    lanes least = {0}, most = {0};
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        lanes v;
+        load(&v, x + i);
+        const lane_bits below = (lane_bits) (v < least), above = (lane_bits) (v > most);
+        choose(&least, &below, &v, &least);
+        choose(&most, &above, &v, &most);
+    }
+    float ends[2][LANES];
+    store(ends[0], &least);
+    store(ends[1], &most);
+    *low = *high = 0.0f;
+    for (size_t k = 0; k < LANES; k++) {
+        *low = ends[0][k] < *low ? ends[0][k] : *low;
+        *high = ends[1][k] > *high ? ends[1][k] : *high;
+    }
+    for (; i < n; i++) {
+        *low = x[i] < *low ? x[i] : *low;
+        *high = x[i] > *high ? x[i] : *high;
+    }
+}
+
+INLINE void nearest_part(uint8_t *codes, const float *x, float scale, float zero, float top)
+{
+    // Codes and zero points are below 256, so that clamping before they are added changes nothing.
+    const lanes least = (lanes){0} - 512.0f, most = (lanes){0} + 512.0f;
+    const lanes bottom = {0}, end = bottom + top;
+    lanes v;
+    load(&v, x);
+    v = v / scale;
+    snap(&v, &least, &most);
+    v = v + zero;
+    snap(&v, &bottom, &end);
+    const byte_lanes bytes =
+        __builtin_convertvector(__builtin_convertvector(v, lane_ints), byte_lanes);
+    memcpy(codes, &bytes, sizeof(bytes));
+}
+
+static void nearest(uint8_t *codes, const float *x, size_t n, float scale, float zero, float top)
+{
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        nearest_part(codes + i, x + i, scale, zero, top);
+    if (i < n) {
+        float some[LANES] = {0};
+        uint8_t out[LANES];
+        memcpy(some, x + i, (n - i) * sizeof(*x));
+        nearest_part(out, some, scale, zero, top);
+        memcpy(codes + i, out, n - i);
+    }
 }
 
 // One column's new steps. Returns whether any row's changed; `moved` is by how much the weights did.
@@ -132,7 +189,7 @@ static void descend(const nyb_descent *b)
 
 #define CODE_OPS                                                                                   \
     {                                                                                              \
-        .distance = distance, .descend = descend                                                   \
+        .range = range, .nearest = nearest, .distance = distance, .descend = descend               \
     }
 
 #endif // NYB_KERNELS_CODES_LOOPS_H_

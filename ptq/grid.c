@@ -104,13 +104,17 @@ static void clip_ranges(const nyb_grid_params *params, nyb_mat values, nyb_grid_
     }
 }
 
-static void make_symmetric(const nyb_grid_params *params, nyb_grid_range *range)
+// The range that the grid has to span.
+static void settle(const nyb_grid_params *params, float *low, float *high)
 {
-    float *const low = range->low, *const high = range->high;
-    for (size_t lane = 0; lane < NYB_LANES; lane++) {
-        high[lane] = fmaxf(-low[lane], high[lane]);
-        if (!params->reference || low[lane] < 0.0f)
-            low[lane] = -high[lane];
+    if (params->symmetric) {
+        *high = fmaxf(-*low, *high);
+        if (!params->reference || *low < 0.0f)
+            *low = -*high;
+    }
+    if (*low == 0.0f && *high == 0.0f) {
+        *low = -1.0f;
+        *high = 1.0f;
     }
 }
 
@@ -157,6 +161,21 @@ static size_t first_infinite(const float *scale)
     return NYB_LANES;
 }
 
+bool nyb_grid_is_plain(const nyb_grid_params *params)
+{
+    return params->kind == NYB_GRID_MINMAX && params->range.kind == NYB_RANGE_ABSMAX &&
+           !params->scale_search;
+}
+
+bool nyb_grid_fit_range(const nyb_grid_params *params, float low, float high, float *scale,
+                        float *zero)
+{
+    assert(nyb_grid_is_plain(params));
+    settle(params, &low, &high);
+    nyb_grid_span(params, low, high, scale, zero);
+    return isfinite(*scale);
+}
+
 size_t nyb_grid_fit(const nyb_grid_params *params, nyb_mat values, const float *weights,
                     nyb_grid_lanes *out)
 {
@@ -174,13 +193,8 @@ size_t nyb_grid_fit(const nyb_grid_params *params, nyb_mat values, const float *
         fit_absmax(params, &range, out);
         return first_infinite(out->scale);
     }
-    if (params->symmetric)
-        make_symmetric(params, &range);
     for (size_t lane = 0; lane < NYB_LANES; lane++) {
-        if (range.low[lane] == 0.0f && range.high[lane] == 0.0f) {
-            range.low[lane] = -1.0f;
-            range.high[lane] = 1.0f;
-        }
+        settle(params, &range.low[lane], &range.high[lane]);
         nyb_grid_span(params, range.low[lane], range.high[lane], &out->scale[lane],
                       &out->zero[lane]);
     }

@@ -71,6 +71,12 @@ NYB_NODISCARD nyb_status nyb_grid_check(const nyb_grid_params *params, size_t co
 size_t nyb_grid_fit(const nyb_grid_params *params, nyb_mat values, const float *weights,
                     nyb_grid_lanes *out);
 
+// The same for one group's range, with 0 in it, where nothing clips it and no scale is searched:
+// nyb_grid_is_plain(). false: the scale is too large for scale_dtype.
+bool nyb_grid_is_plain(const nyb_grid_params *params);
+bool nyb_grid_fit_range(const nyb_grid_params *params, float low, float high, float *scale,
+                        float *zero);
+
 // The range of each lane's values, with 0 in it.
 typedef struct nyb_grid_range {
     float low[NYB_LANES], high[NYB_LANES];

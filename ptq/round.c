@@ -3,6 +3,8 @@
 #include "core/dtype.h"
 #include "core/memory.h"
 #include "core/threads.h"
+#include "kernels/codes.h"
+#include "kernels/vector.h"
 #include "ptq/blocks.h"
 #include "ptq/tile.h"
 
@@ -60,6 +62,41 @@ static void store_grid(const round_job *job, size_t row0, size_t rows, size_t gr
     }
 }
 
+// A row of a grid that needs no more of a group than its range.
+static void round_row(const round_job *job, size_t row, nyb_tile_fault *fault)
+{
+    const nyb_code_ops *const ops = nyb_code_ops_get();
+    nyb_qweight *const out = job->out;
+    const float *const values = nyb_row(job->w, row), top = nyb_grid_top(job->params->bits);
+    const size_t cols = job->w.cols, bad = nyb_vector_ops_get()->first_not_finite(values, cols);
+    if (bad < cols) {
+        *fault = (nyb_tile_fault){
+            .kind = NYB_FAULT_WEIGHT, .row = row, .place = bad, .value = values[bad]};
+        return;
+    }
+    for (size_t group = 0; group < out->groups; group++) {
+        const size_t col0 = group * out->group_size, at = row * out->groups + group;
+        const size_t n = cols - col0 < out->group_size ? cols - col0 : out->group_size;
+        float low, high, zero;
+        ops->range(&low, &high, values + col0, n);
+        if (!nyb_grid_fit_range(job->params, low, high, &out->scales[at], &zero)) {
+            *fault = (nyb_tile_fault){.kind = NYB_FAULT_SCALE, .row = row, .place = group};
+            return;
+        }
+        out->zeros[at] = (uint8_t) zero;
+        ops->nearest(out->codes + row * cols + col0, values + col0, n, out->scales[at], zero, top);
+    }
+}
+
+static void round_rows(void *arg, size_t tile, unsigned worker)
+{
+    const round_job *const job = arg;
+    const size_t row0 = tile * NYB_LANES, rows = nyb_tile_rows(job->w.rows, tile);
+    (void) worker;
+    for (size_t i = 0; i < rows && job->faults[tile].kind == NYB_FAULT_NONE; i++)
+        round_row(job, row0 + i, &job->faults[tile]);
+}
+
 static void round_tile(void *arg, size_t tile, unsigned worker)
 {
     const round_job *const job = arg;
@@ -100,7 +137,7 @@ static nyb_status round_all(const nyb_context *ctx, round_job *job, nyb_err *err
     job->faults = nyb_alloc(tiles, sizeof(*job->faults));
     nyb_status status;
     if (job->scratch && job->faults) {
-        nyb_parallel(ctx, tiles, round_tile, job);
+        nyb_parallel(ctx, tiles, nyb_grid_is_plain(job->params) ? round_rows : round_tile, job);
         status = nyb_tile_report(job->faults, tiles, job->params->scale_dtype, err);
     } else {
         status = nyb_no_memory(err, "tiles of rows", threads * NYB_LANES, size * sizeof(float));

@@ -86,6 +86,48 @@ static void levels_give_the_same_bits(void **state)
     }
 }
 
+static void check_row(const nyb_code_ops *ops, const float *x, size_t n, float scale, float zero,
+                      float top)
+{
+    uint8_t codes[MOST + GUARD];
+    float low = 1.0f, high = -1.0f, least = 0.0f, most = 0.0f;
+    memset(codes, 0xa5, sizeof(codes));
+    ops->range(&low, &high, x, n);
+    ops->nearest(codes, x, n, scale, zero, top);
+    for (size_t i = 0; i < n; i++) {
+        const float code = rintf(fminf(fmaxf(x[i] / scale, -600.0f), 600.0f)) + zero;
+        assert_int_equal(codes[i], (int) fminf(fmaxf(code, 0.0f), top));
+        least = fminf(least, x[i]);
+        most = fmaxf(most, x[i]);
+    }
+    assert_true(low == least && high == most);
+    for (size_t i = n; i < n + GUARD; i++)
+        assert_int_equal(codes[i], 0xa5);
+}
+
+// Ties, values far outside and rows of any length, against rintf().
+static void rows_get_their_range_and_nearest_codes(void **state)
+{
+    static const unsigned bits[] = {2, 3, 4, 8};
+    uint64_t seed = 8;
+    (void) state;
+    for (size_t l = 0; l < LEVELS; l++) {
+        if ((nyb_cpu_detected() & levels[l]) != levels[l])
+            continue;
+        for (size_t n = 0; n <= MOST; n++) {
+            float x[MOST];
+            const float top = (float) ((1u << bits[n % 4]) - 1);
+            const float scale = 0.125f * (float) (1 + nyb_random_below(&seed, 8));
+            const float zero = (float) nyb_random_below(&seed, (uint64_t) top + 1);
+            for (size_t i = 0; i < n; i++)
+                x[i] = i % 3 == 0 ? scale * 0.5f * (float) ((int) nyb_random_below(&seed, 41) - 20)
+                       : i % 3 == 1 ? 1e6f * test_uniform(&seed)
+                                    : 4.0f * test_uniform(&seed);
+            check_row(nyb_code_ops_for(levels[l]), x, n, scale, zero, top);
+        }
+    }
+}
+
 static void distances_are_those_of_the_nearest_steps(void **state)
 {
     uint64_t seed = 6;
@@ -155,6 +197,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(levels_give_the_same_bits),
+        cmocka_unit_test(rows_get_their_range_and_nearest_codes),
         cmocka_unit_test(distances_are_those_of_the_nearest_steps),
         cmocka_unit_test(descent_takes_the_best_step),
     };
