@@ -10,6 +10,10 @@
 
 enum { VALUES = 32, HALF = VALUES / 2 }; // of a block; bytes of its nibbles
 
+typedef float half_floats __attribute__((vector_size(4 * HALF)));
+typedef int32_t half_ints __attribute__((vector_size(4 * HALF)));
+typedef int8_t half_bytes __attribute__((vector_size(HALF)));
+
 static inline float half_at(const unsigned char *at)
 {
     uint16_t half;
@@ -141,27 +145,32 @@ static void get_mxfp4(float *out, const void *blocks, size_t count)
 
 // ---- Writing --------------------------------------------------------------------------------
 
+// The bits of the magnitudes, which are in the order of the magnitudes; returns the largest.
+static inline uint32_t magnitudes(uint32_t *bits, const float *x)
+{
+    uint32_t top = 0;
+    memcpy(bits, x, VALUES * sizeof(*bits));
+    for (size_t j = 0; j < VALUES; j++) {
+        bits[j] &= INT32_MAX;
+        top = bits[j] > top ? bits[j] : top;
+    }
+    return top;
+}
+
 static inline float largest_magnitude(const float *x)
 {
-    float top[HALF];
-    for (size_t j = 0; j < HALF; j++) {
-        const float a = fabsf(x[j]), b = fabsf(x[j + HALF]);
-        top[j] = a > b ? a : b;
-    }
-    for (size_t step = HALF / 2; step > 0; step /= 2)
-        for (size_t j = 0; j < step; j++)
-            top[j] = top[j] > top[j + step] ? top[j] : top[j + step];
-    return top[0];
+    uint32_t bits[VALUES];
+    return nyb_f32_of_bits(magnitudes(bits, x));
 }
 
 // The first value of the largest magnitude, with its sign.
 static inline float extreme(const float *x)
 {
-    const float top = largest_magnitude(x);
-    size_t j = 0;
-    while (j < VALUES - 1 && fabsf(x[j]) != top)
-        j++;
-    return x[j];
+    uint32_t bits[VALUES], found = 0;
+    const uint32_t top = magnitudes(bits, x);
+    for (unsigned j = 0; j < VALUES; j++)
+        found |= (uint32_t) (bits[j] == top) << j;
+    return x[__builtin_ctz(found)];
 }
 
 static inline void range_of(const float *x, float *low, float *high)
@@ -269,23 +278,32 @@ static void put_q5_1(void *blocks, const float *x, size_t count)
     }
 }
 
-// Rounds halves away from 0: the fraction behind the truncated magnitude decides.
+// Half a block of 8-bit codes. Rounds halves away from 0: the fraction behind the truncated magnitude
+// decides.
+static inline void round_eighths(unsigned char *at, const float *x, float inverse)
+{
+    half_floats v;
+    memcpy(&v, x, sizeof(v));
+    v = v * inverse;
+    const half_ints negative = v < 0.0f;
+    half_floats a = (half_floats) ((half_ints) v & INT32_MAX);
+    const half_ints below = a < 127.0f;
+    a = (half_floats) (((half_ints) a & below) |
+                       ((half_ints) ((half_floats){0} + 127.0f) & ~below));
+    const half_ints whole = __builtin_convertvector(a, half_ints);
+    const half_ints up = a - __builtin_convertvector(whole, half_floats) >= 0.5f; // -1 where true
+    const half_bytes q = __builtin_convertvector(((whole - up) ^ negative) - negative, half_bytes);
+    memcpy(at, &q, sizeof(q));
+}
+
 static void put_q8_0(void *blocks, const float *x, size_t count)
 {
     unsigned char *at = blocks;
     for (; count > 0; count--, at += 34, x += VALUES) {
         const float d = largest_magnitude(x) / 127.0f, inverse = inverse_of(d);
-        int8_t q[VALUES];
-        for (size_t j = 0; j < VALUES; j++) {
-            const float v = x[j] * inverse;
-            float a = fabsf(v);
-            a = a < 127.0f ? a : 127.0f;
-            const int whole = (int) a;
-            const int rounded = whole + (a - (float) whole >= 0.5f);
-            q[j] = (int8_t) (v < 0.0f ? -rounded : rounded);
-        }
         put_half(at, d);
-        memcpy(at + 2, q, sizeof(q));
+        round_eighths(at + 2, x, inverse);
+        round_eighths(at + 2 + HALF, x + HALF, inverse);
     }
 }
 
