@@ -8,9 +8,13 @@ Environment
                  ~/.cache/nybble-models
   CI             when `true`, what is missing fails a test instead of skipping it
 """
+import contextlib
+import fcntl
 import os
 import pathlib
+import random
 import subprocess
+import sys
 
 import pytest
 
@@ -20,15 +24,53 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # sanitizers can leave those tests out.
 REAL = {"smollm2", "gemma3", "minilm"}
 
+# How the generators are set that a test may draw from without saying so.
+SEEDS = {
+    "numpy": lambda numpy: numpy.random.seed(0),
+    "torch": lambda torch: torch.manual_seed(0),
+    "keras": lambda keras: keras.utils.set_random_seed(0),
+}
+
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "real: uses a real model or much text, takes long")
+    config.addinivalue_line("markers", "alone: no other test may run at the same time")
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
         if REAL.intersection(item.fixturenames):
             item.add_marker(pytest.mark.real)
+
+
+@contextlib.contextmanager
+def locked(path, how):
+    with open(path, "w") as file:
+        fcntl.flock(file, how)
+        yield
+
+
+@contextlib.contextmanager
+def turn(item):
+    """Holds off other processes' tests while one runs that is to run alone. All pass through the door
+    one by one, so that such a test need not wait for a moment in which no other one runs."""
+    folder = item.config._tmp_path_factory.getbasetemp().parent
+    how = fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH
+    with contextlib.ExitStack() as inside:
+        with locked(folder / "door", fcntl.LOCK_EX):
+            inside.enter_context(locked(folder / "room", how))
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """What a test does may depend neither on the tests before it nor on those beside it."""
+    with turn(item) if "PYTEST_XDIST_WORKER" in os.environ else contextlib.nullcontext():
+        random.seed(0)
+        for module, seed in SEEDS.items():
+            if module in sys.modules:
+                seed(sys.modules[module])
+        return (yield)
 
 
 def missing(what):

@@ -8,6 +8,7 @@ import pytest
 import conftest
 
 
+@pytest.mark.alone  # it builds, and others use what is built
 def test_example_run(program, tmp_path):
     if pathlib.Path(program).resolve() != (conftest.ROOT / "build/cli/nybble").resolve():
         pytest.skip("the example builds in build/, which is not the build under test")

@@ -147,9 +147,12 @@ def test_a_merge_that_is_killed_leaves_nothing_half_written(program, bases, tmp_
     """Whenever it is killed, OUT is whole or is not there; and the next run goes through."""
     make_adapter(bases["llama"], tmp_path / "adapter")
     line = [program, "merge", bases["llama"], tmp_path / "adapter", "-o", tmp_path / "out", "-q"]
-    start = time.monotonic()
-    subprocess.run(line, check=True, capture_output=True)
-    whole = time.monotonic() - start
+    took = []
+    for _ in range(3):  # the quickest: what else runs may hold up any one of them
+        start = time.monotonic()
+        subprocess.run([*line, "--force"], check=True, capture_output=True)
+        took.append(time.monotonic() - start)
+    whole = min(took)
     want = (tmp_path / "out" / "model.safetensors").read_bytes()
     killed = 0
     for i in range(12):
