@@ -45,14 +45,7 @@ extern const char *const nyb_activation_words[];
          .value = "N",                                                                             \
          .shown_default = "all",                                                                   \
          .about = "Score the first N tokens of the text."},                                        \
-        {"bos",                                                                                    \
-         0,                                                                                        \
-         NYB_OPTION_CHOICE,                                                                        \
-         NYB_INTO(type, of.bos),                                                                   \
-         .choices = nyb_bos_words,                                                                 \
-         .value = "WHEN",                                                                          \
-         .about = "Whether each window begins with the begin-of-sequence token. auto: as the "     \
-                  "model's tokenizer does it."},                                                   \
+        NYB_BOS_OPTION(type, of.bos),                                                              \
     {                                                                                              \
         "activations", 'a', NYB_OPTION_CHOICE, NYB_INTO(type, of.activations),                     \
             .choices = nyb_activation_words, .value = "WHAT",                                      \

@@ -13,6 +13,15 @@ typedef struct nyb_sampling {
 
 extern const char *const nyb_bos_words[], *const nyb_expert_tokens[];
 
+// The row of --bos, an int.
+#define NYB_BOS_OPTION(type, field)                                                                \
+    {                                                                                              \
+        "bos", 0, NYB_OPTION_CHOICE, NYB_INTO(type, field),                                        \
+            .choices = nyb_bos_words, .value = "WHEN",                                             \
+            .about = "Whether each window begins with the begin-of-sequence token. auto: as the "  \
+                     "model's tokenizer does it."                                                  \
+    }
+
 // Rows of a command's table, whose options struct has the nyb_sampling `of`.
 #define NYB_SAMPLING_OPTIONS(type, of)                                                             \
     {                                                                                              \
@@ -26,14 +35,7 @@ extern const char *const nyb_bos_words[], *const nyb_expert_tokens[];
         .about = "Windows of text; fewer, with a warning, when the text is shorter."},             \
         {"sequence-length", 'l',      NYB_OPTION_SIZE, NYB_INTO(type, of.sequence_length),         \
          .value = "N",      .min = 2, .max = 1e7,      .about = "Tokens of a window."},            \
-        {"bos",                                                                                    \
-         0,                                                                                        \
-         NYB_OPTION_CHOICE,                                                                        \
-         NYB_INTO(type, of.bos),                                                                   \
-         .choices = nyb_bos_words,                                                                 \
-         .value = "WHEN",                                                                          \
-         .about = "Whether each window begins with the begin-of-sequence token. auto: as the "     \
-                  "model's tokenizer does it."},                                                   \
+        NYB_BOS_OPTION(type, of.bos),                                                              \
     {                                                                                              \
         "seed", 's', NYB_OPTION_SIZE, NYB_INTO(type, of.seed),                                     \
             .value = "N", .shown_default = "",                                                     \

@@ -61,6 +61,7 @@ static void fill(world *w, bool symmetric, order how)
         shuffle(q->group_of, q->cols, &w->seed);
     for (size_t j = 0; how == ANY && j < q->cols; j++)
         q->group_of[j] = (uint32_t) nyb_random_below(&w->seed, q->groups);
+    q->irregular = how == SHUFFLED || how == ANY;
 }
 
 static void make(world *w, size_t rows, size_t cols, unsigned bits, size_t group, bool symmetric,
