@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from test_quantize import report, settings, sums, text # noqa: F401 (a fixture)
+from test_quantize import report, run_measured, settings, sums, text # noqa: F401 (a fixture)
 
 MODEL = ["--objective", "model"]
 
@@ -51,6 +51,22 @@ def test_the_same_bytes(nybble, stories, text, tmp_path, step):
         nybble(*run, "-o", tmp_path / name, *more)
     assert sums(tmp_path / "a") == sums(tmp_path / "b") == sums(tmp_path / "c")
     assert report(tmp_path / "a")["run"]["objective"]["step"] == step
+
+
+@pytest.mark.real  # sanitizers take memory of their own
+def test_memory_is_what_was_planned(program, nybble, stories, text, tmp_path):
+    """With and without a ceiling that sends activations of both models to disk."""
+    run = ["quantize", stories, "-g", "-1", "--calib", text, "-n", 128, "-l", 256, *MODEL]
+    free = json.loads(nybble("plan", *run[1:], "--json").stdout)["memory"]
+    ceiling = free["total"] - free["activations"] * 2 // 3
+    plan = json.loads(nybble("plan", *run[1:], "--memory", ceiling, "--json").stdout)
+    assert plan["spill_bytes"] > 0 and plan["memory"]["total"] <= ceiling
+    peaks = [run_measured(program, *run, "-o", tmp_path / "free"),
+             run_measured(program, *run, "-o", tmp_path / "kept", "--memory", ceiling)]
+    print(f"peaks {peaks[0] >> 20} and {peaks[1] >> 20} MiB, planned {free['total'] >> 20} and at most "
+          f"{ceiling >> 20}")
+    assert peaks[0] <= free["total"] and peaks[1] <= ceiling < peaks[0]
+    assert sums(tmp_path / "kept") == sums(tmp_path / "free")
 
 
 def test_some_tokens_do(nybble, stories, text, tmp_path):
