@@ -176,6 +176,25 @@ static nyb_status choose(nyb_allocation *a, nyb_err *err)
     return NYB_OK;
 }
 
+// Whether the codes alone are more than the budget, which is known before anything is measured.
+static nyb_status check_budget(const nyb_allocation *a, nyb_err *err)
+{
+    const double budget = a->params->target_bits * a->weights;
+    unsigned fewest = a->options[0].bits;
+    double weights = 0.0;
+    for (size_t i = 1; i < a->bit_count; i++)
+        fewest = a->options[i].bits < fewest ? a->options[i].bits : fewest;
+    for (size_t i = 0; i < a->count; i++)
+        weights +=
+            (double) a->layers[i].layer->linear->rows * (double) a->layers[i].layer->linear->cols;
+    if (fewest * weights <= budget)
+        return NYB_OK;
+    return nyb_fail(err, NYB_E_ARG,
+                    "%g bits a weight are not enough: the codes of %u bits alone take %.0f bits, "
+                    "and the budget is %.0f; raise --target-bits",
+                    a->params->target_bits, fewest, fewest * weights, budget);
+}
+
 // ---- The run ----------------------------------------------------------------------------------------
 
 // The recipe's own settings and patterns stay; each chosen layer gets an entry behind them.
@@ -227,6 +246,8 @@ static nyb_status run(nyb_allocation *a, nyb_quantize_params *params, nyb_err *e
         return status;
     set_samples(a);
     status = list_layers(a, err);
+    if (status == NYB_OK)
+        status = check_budget(a, err);
     if (status == NYB_OK)
         status = measure(a, err);
     if (status == NYB_OK)

@@ -155,7 +155,7 @@ def test_table_serves_other_budgets(nybble, stories, store, measured, tmp_path):
 
 
 def test_mixed_is_better_than_uniform(nybble, stories, store, tmp_path):
-    """At the size of two uniform recipes, with divergence as the measure."""
+    """At the size of two uniform recipes, with divergence as the measure, measured once for both."""
     lines = (stories.parent / "tinystories.txt").read_text().splitlines(keepends=True)
     (tmp_path / "eval.txt").write_text("".join(lines[-600:]))
     groups = {3: ["-g", -1], 2: ["-g", 32, "--recipe", stories.parent / "stories-recipe.json"]}
@@ -164,7 +164,7 @@ def test_mixed_is_better_than_uniform(nybble, stories, store, tmp_path):
                *groups[bits], "--asymmetric")
         target = report(tmp_path / f"u{bits}")["totals"]["bits_per_weight"]
         nybble("allocate", stories, "--hessians", store, "-b", target, "-o", tmp_path / "r.json",
-               "--asymmetric", "--force")
+               "--asymmetric", "--force", "--table", tmp_path / "t.json")
         quantise(nybble, stories, store, tmp_path / f"m{bits}", tmp_path / "r.json")
         assert report(tmp_path / f"m{bits}")["totals"]["bits_per_weight"] <= target + 1e-9
     done = nybble("compare", stories, *(tmp_path / x for x in ("u3", "m3", "u2", "m2")), "--text",
@@ -177,10 +177,13 @@ def test_mixed_is_better_than_uniform(nybble, stories, store, tmp_path):
 
 
 def test_quantize_does_both_at_once(nybble, stories, store, tmp_path):
-    words = ["quantize", stories, "--hessians", store, "-o", tmp_path / "out", "--asymmetric"]
+    (tmp_path / "few.json").write_text(json.dumps({"modules": [
+        {"pattern": "*", "method": "none"}, {"pattern": "model.layers.2.*", "method": "gptq"}]}))
+    words = ["quantize", stories, "--hessians", store, "-o", tmp_path / "out", "--asymmetric",
+             "--recipe", tmp_path / "few.json"]
     nybble(*words, "--target-bits", 3.2)
     nybble("allocate", stories, "--hessians", store, "-b", 3.2, "-o", tmp_path / "r.json",
-           "--asymmetric")
+           "--asymmetric", "--recipe", tmp_path / "few.json")
     quantise(nybble, stories, store, tmp_path / "two", tmp_path / "r.json")
     assert sums(tmp_path / "out") == sums(tmp_path / "two")
     assert (tmp_path / "out.recipe.json").read_bytes() == (tmp_path / "r.json").read_bytes()
@@ -204,7 +207,8 @@ def test_layers_of_other_methods_keep_their_settings(nybble, stories, store, tmp
 
 
 @pytest.mark.parametrize("more,words", [
-    (["-b", 1], "are not enough"),
+    (["-b", 1], "codes of 2 bits alone"),
+    (["-b", 2, "--samples", 1, "--bits", "2", "--groups", "-1"], "raise --target-bits, or allow"),
     (["-b", 3, "--bits", "5"], "weight bits are 5"),
     (["-b", 3, "--bits", "3,,4"], "whole numbers with commas"),
     (["-b", 3, "--groups", "8"], "group size is 8"),
