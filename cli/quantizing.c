@@ -105,7 +105,9 @@ const nyb_option nyb_quantizing_options[] = {
      .max = 1, .about = "Of --objective model: how much of the way there."},
     {"objective-step", 0, NYB_OPTION_SIZE, INTO(objective_step), .value = "N", .min = 1,
      .max = NYB_OBJECTIVE_STEP_MOST,
-     .about = "Of --objective model: the unrounded model runs on every Nth part of the samples."},
+     .about =
+         "Of --objective model: the unrounded model runs on every Nth part of the samples, which "
+         "takes less time and memory and gains less."},
     {"embedding", 0, NYB_OPTION_CHOICE, INTO(embedding), .choices = outer_methods,
      .value = "METHOD",
      .about = "Also round the embedding, row by row. Needs --format compressed-tensors."},
