@@ -227,7 +227,18 @@ def test_gptq_of_a_preset_is_a_preset(nybble, made, tmp_path):
         recipe = {"modules": [{"pattern": f"*.{n}_proj", "method": "none"} for n in "qkv"]}
         (tmp_path / "recipe.json").write_text(json.dumps(recipe))
         options += ["--recipe", tmp_path / "recipe.json"]
-    nybble("quantize", folder / "preset", "-o", tmp_path / "a", *options)
+    told = json.loads(nybble("quantize", folder / "preset", "-o", tmp_path / "a", *options,
+                             "--json").stdout)
+    found = json.loads(nybble("inspect", tmp_path / "a", "--json").stdout)
+    report = json.loads((tmp_path / "a" / "nybble_report.json").read_text())
+    assert report["command"].split()[:2] == ["nybble", "quantize"]
+    assert found["bits_per_quantized_weight"] == pytest.approx(told["bits_per_weight"], rel=1e-9)
+    assert report["totals"]["bits_per_weight"] == pytest.approx(told["bits_per_weight"], rel=1e-8)
+    told_each, found_each = ({round(x["bits_per_weight"], 6) for x in layers if "layout" not in x
+                              or x["layout"]} for layers in (report["layers"], found["layers"]))
+    assert told_each == found_each
+    made_by = json.loads((folder / "preset" / "nybble_report.json").read_text())["command"]
+    assert made_by.split()[:2] == ["nybble", "convert"]
     nybble("quantize", folder / "preset", "-o", tmp_path / "b", "--format", kind, *options)
     nybble("convert", tmp_path / "b", "-o", tmp_path / "floats", "-f", "f32")
     assert not (tmp_path / "a.solve").exists()

@@ -80,6 +80,8 @@ def assert_merged(nybble, base, adapter, want, out, bound):
     assert changed == made["layers"] + made["replaced"] and changed > 0
     assert worst <= bound
     assert made["requantized"] == 0 and len(made["merged"]) == made["layers"]
+    report = json.loads((out / "nybble_report.json").read_text())
+    assert report["command"] == f"nybble merge {base} {adapter} -o {out} --json"
     assert (out / "config.json").read_bytes() == (base / "config.json").read_bytes()
     return made
 
