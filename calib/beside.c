@@ -2,7 +2,6 @@
 
 #include <string.h>
 
-#include "core/file.h"
 #include "core/memory.h"
 
 // ---- Samples --------------------------------------------------------------------------------
@@ -87,20 +86,8 @@ void nyb_beside_close(nyb_beside *beside)
     nyb_samples_close(&beside->samples);
 }
 
-// Weights are multiplied where the file is mapped, and those of finished blocks are not needed again.
-static void release(const nyb_model *model, size_t block)
-{
-    for (size_t i = 0; i < nyb_linear_count(model, block); i++) {
-        const nyb_tensor *const weight = nyb_linear_at(model, block, i)->weight;
-        if (weight)
-            nyb_map_release(weight->at, weight->bytes);
-    }
-}
-
 nyb_status nyb_beside_load(nyb_beside *beside, size_t block, nyb_err *err)
 {
-    if (block > 0)
-        release(beside->pass.model, block - 1);
     return nyb_block_weights_load(beside->pass.ctx, &beside->pass.weights, block, err);
 }
 

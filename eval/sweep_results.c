@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "calib/recipe.h"
+#include "calib/report_name.h"
 #include "core/file.h"
 #include "eval/point.h"
 
@@ -267,7 +268,7 @@ static nyb_status add_report(json_t *line, const nyb_sweep_task *task, nyb_err *
 {
     nyb_arena arena = {0};
     json_t *report = NULL;
-    const char *const path = nyb_path_join(&arena, task->params.out, "nybble_report.json");
+    const char *const path = nyb_path_join(&arena, task->params.out, NYB_REPORT_NAME);
     nyb_status status = path ? nyb_json_load(&report, path, err) : nyb_no_memory(err, "path", 1, 1);
     if (status == NYB_OK) {
         const json_t *const totals = json_object_get(report, "totals");
