@@ -48,7 +48,7 @@ static nyb_status measure(const nyb_context *ctx, const nyb_hessian *hessian, ny
 {
     nyb_status status = nyb_hessian_loss(ctx, hessian, w, q, &report->loss, err);
     if (status == NYB_OK)
-        status = nyb_hessian_loss(ctx, hessian, w, NULL, &report->output_energy, err);
+        status = nyb_hessian_yardsticks(ctx, hessian, w, NULL, NULL, &report->output_energy, err);
     report->tokens = hessian->tokens;
     report->relative_error =
         report->output_energy > 0.0 ? report->loss / report->output_energy : 0.0;

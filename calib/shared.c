@@ -82,7 +82,8 @@ static nyb_status measure(const nyb_context *ctx, const nyb_shared_layer *layer,
     const bool rounded = grid->bits > 0;
     nyb_status status = rounded ? nyb_round_nearest(ctx, &q, layer->w, grid, err) : NYB_OK;
     if (status == NYB_OK)
-        status = nyb_hessian_loss(ctx, layer->hessian, layer->w, rounded ? &q : NULL, loss, err);
+        status = nyb_hessian_yardsticks(ctx, layer->hessian, layer->w, rounded ? &q : NULL,
+                                        rounded ? loss : NULL, rounded ? NULL : loss, err);
     nyb_qweight_clear(&q);
     return status;
 }

@@ -1,125 +1,129 @@
 // The quadratic form tr(D H D^T), from H's upper triangle alone: with U = H's part above the
-// diagonal and half of the diagonal itself, it is 2 tr(D U D^T). Rows of D are cut into tiles, U into
-// square blocks that are packed once for all tiles.
+// diagonal and half of the diagonal itself, it is 2 tr(D U D^T). Rows of D are cut into tiles. U's
+// columns are packed once for all tiles, each panel of them down to the diagonal and no further; the
+// diagonal is added in f32, also where products are rounded.
 #include <assert.h>
 #include <math.h>
 #include <string.h>
 
 #include "core/memory.h"
 #include "core/threads.h"
-#include "gptq/squares.h"
 #include "kernels/gemm.h"
 #include "nybble/gptq.h"
 
-enum { ROWS = 96, BLOCK = NYB_SQUARE };
+enum { ROWS = 96, FORMS = 2 };
 
 typedef struct loss_job {
     const nyb_gemm *gemm;
     nyb_mat h, w;
-    const nyb_qweight *q; // may be NULL
-    uint32_t *packed;     // U, block by block as block_place() says
-    size_t block_words;   // of one packed block
+    const nyb_qweight *q[FORMS]; // of each form; NULL: D = w
+    size_t tiles;                // of rows, for each form
+    uint32_t *packed;            // U above its diagonal, panel by panel as panel_place() says
+    float *halves;               // of the diagonal
     float *scratch;
     size_t scratch_floats; // of one worker
-    double *losses;        // of each tile
+    double *losses;        // of each form's tiles
 } loss_job;
 
-// Block row i and block column j >= i, column by column.
-static size_t block_place(const loss_job *job, size_t i, size_t j)
+// Words in front of a panel, each as deep as the columns up to its own end.
+static size_t panel_place(const nyb_gemm *g, size_t panel)
 {
-    return (j * (j + 1) / 2 + i) * job->block_words;
+    return panel * (panel + 1) / 2 * g->width * nyb_gemm_depth(g, g->width);
 }
 
-static void pack_block(void *arg, size_t index, unsigned worker)
+static size_t panel_end(const loss_job *job, size_t panel)
+{
+    const size_t end = (panel + 1) * job->gemm->width;
+    return end < job->h.rows ? end : job->h.rows;
+}
+
+// The part of a panel that the diagonal cuts: zeros at it and below.
+static void pack_corner(const loss_job *job, uint32_t *to, size_t j0, size_t j1)
+{
+    float square[NYB_GEMM_WIDEST * NYB_GEMM_WIDEST] = {0};
+    const nyb_mat corner = nyb_mat_of(square, j1 - j0, j1 - j0);
+    for (size_t j = j0; j < j1; j++) {
+        const float *const from = nyb_row(job->h, j);
+        job->halves[j] = 0.5f * from[j];
+        memcpy(nyb_row(corner, j - j0) + (j + 1 - j0), from + j + 1, (j1 - j - 1) * sizeof(*from));
+    }
+    const nyb_operand turned = nyb_operand_turned(corner);
+    nyb_gemm_pack(job->gemm, to, &turned, 0, 1);
+}
+
+static void pack_panel(void *arg, size_t index, unsigned worker)
 {
     const loss_job *const job = arg;
-    const size_t n = job->h.rows;
-    float square[BLOCK * BLOCK];
-    size_t j = 0;
+    const nyb_gemm *const g = job->gemm;
+    const size_t j0 = index * g->width, j1 = panel_end(job, index);
+    uint32_t *const to = job->packed + panel_place(g, index);
     (void) worker;
-    for (; index > j; j++)
-        index -= j + 1;
-    const size_t i = index, i0 = i * BLOCK, i1 = nyb_square_end(i, n), j0 = j * BLOCK,
-                 j1 = nyb_square_end(j, n);
-    nyb_mat part = nyb_block(job->h, i0, i1, j0, j1);
-    if (i == j) {
-        memset(square, 0, sizeof(square));
-        for (size_t a = 0; a < part.rows; a++) {
-            float *const row = square + a * BLOCK;
-            memcpy(row + a, nyb_row(part, a) + a, (part.cols - a) * sizeof(float));
-            row[a] *= 0.5f;
-        }
-        part = (nyb_mat){.at = square, .rows = part.rows, .cols = part.cols, .stride = BLOCK};
+    if (j0 > 0) {
+        const nyb_operand above = nyb_operand_turned(nyb_block(job->h, 0, j0, j0, j1));
+        nyb_gemm_pack(g, to, &above, 0, 1);
     }
-    const nyb_operand turned = nyb_operand_turned(part);
-    nyb_gemm_pack(job->gemm, job->packed + block_place(job, i, j), &turned, 0,
-                  nyb_gemm_panels(part.cols, job->gemm->width));
+    pack_corner(job, to + g->width * nyb_gemm_depth(g, j0), j0, j1);
 }
 
 // d = w - q for the rows from row0 on
-static void load(const loss_job *job, nyb_mat d, size_t row0)
+static void load(nyb_mat d, nyb_mat weight, const nyb_qweight *q, size_t row0)
 {
-    if (job->q)
-        nyb_qweight_dequantize(job->q, row0, d);
+    if (q)
+        nyb_qweight_dequantize(q, row0, d);
     for (size_t i = 0; i < d.rows; i++) {
-        const float *const w = nyb_row(job->w, row0 + i);
+        const float *const w = nyb_row(weight, row0 + i);
         float *const at = nyb_row(d, i);
         for (size_t j = 0; j < d.cols; j++)
-            at[j] = job->q ? w[j] - at[j] : w[j];
+            at[j] = q ? w[j] - at[j] : w[j];
     }
 }
 
-static double inner_product(nyb_mat a, nyb_mat b)
+// Of d with d U, where `sum` is d times U's part above the diagonal.
+static double inner_product(nyb_mat d, nyb_mat sum, const float *halves)
 {
     enum { LANES = 8 };
     double total = 0.0;
-    for (size_t i = 0; i < a.rows; i++) {
-        const float *const x = nyb_row(a, i), *const y = nyb_row(b, i);
-        double sum[LANES] = {0};
+    for (size_t i = 0; i < d.rows; i++) {
+        const float *const x = nyb_row(d, i), *const y = nyb_row(sum, i);
+        double lanes[LANES] = {0};
         size_t j = 0;
-        for (; j + LANES <= a.cols; j += LANES)
+        for (; j + LANES <= d.cols; j += LANES)
             for (size_t lane = 0; lane < LANES; lane++)
-                sum[lane] += (double) x[j + lane] * (double) y[j + lane];
-        for (; j < a.cols; j++)
-            sum[0] += (double) x[j] * (double) y[j];
+                lanes[lane] +=
+                    (double) x[j + lane] * (double) (y[j + lane] + halves[j + lane] * x[j + lane]);
+        for (; j < d.cols; j++)
+            lanes[0] += (double) x[j] * (double) (y[j] + halves[j] * x[j]);
         for (size_t lane = 0; lane < LANES; lane++)
-            total += sum[lane];
+            total += lanes[lane];
     }
     return total;
 }
 
-// Words of a packed tile's part that meets one block.
-static size_t part_words(const nyb_gemm *g)
-{
-    return nyb_gemm_packed(g, ROWS, BLOCK);
-}
-
-static void measure_tile(void *arg, size_t tile, unsigned worker)
+static void measure_tile(void *arg, size_t index, unsigned worker)
 {
     const loss_job *const job = arg;
     const nyb_gemm *const g = job->gemm;
-    const size_t n = job->h.rows, row0 = tile * ROWS, count = nyb_squares(n), words = part_words(g);
+    const size_t n = job->h.rows, wide = g->width, row0 = index % job->tiles * ROWS;
     const size_t rows = job->w.rows - row0 < ROWS ? job->w.rows - row0 : ROWS;
     float *const scratch = job->scratch + worker * job->scratch_floats;
     uint32_t *const packed = (uint32_t *) (void *) scratch;
-    float *const product = scratch + count * words;
-    const nyb_mat d = nyb_mat_of(product + ROWS * BLOCK, rows, n);
+    float *const product = scratch + nyb_gemm_packed(g, ROWS, n);
+    const nyb_mat d = nyb_mat_of(product + ROWS * wide, rows, n);
+    const nyb_operand operand = nyb_operand_of(d);
     double total = 0.0;
-    load(job, d, row0);
-    for (size_t k = 0; k < count; k++) {
-        const nyb_operand part =
-            nyb_operand_of(nyb_block(d, 0, rows, k * BLOCK, nyb_square_end(k, n)));
-        nyb_gemm_pack(g, packed + k * words, &part, 0, nyb_gemm_panels(rows, g->width));
+    load(d, job->w, job->q[index / job->tiles], row0);
+    nyb_gemm_pack(g, packed, &operand, 0, nyb_gemm_panels(rows, wide));
+    for (size_t p = 0; p * wide < n; p++) {
+        const size_t end = panel_end(job, p);
+        const nyb_mat sum = nyb_mat_of(product, rows, end - p * wide);
+        // Row panel by row panel: those of d are deeper than this one of U.
+        for (size_t i = 0; i < rows; i += wide)
+            nyb_gemm_tile(g, nyb_block(sum, i, rows - i < wide ? rows : i + wide, 0, sum.cols),
+                          packed + nyb_gemm_place(g, i, n), job->packed + panel_place(g, p), end,
+                          1.0f, false);
+        total += inner_product(nyb_block(d, 0, rows, p * wide, end), sum, job->halves + p * wide);
     }
-    for (size_t j = 0; j < count; j++) {
-        const nyb_mat here = nyb_block(d, 0, rows, j * BLOCK, nyb_square_end(j, n));
-        const nyb_mat sum = nyb_mat_of(product, rows, here.cols);
-        for (size_t k = 0; k <= j; k++)
-            nyb_gemm_tile(g, sum, packed + k * words, job->packed + block_place(job, k, j),
-                          nyb_square_end(k, n) - k * BLOCK, 1.0f, k > 0);
-        total += inner_product(here, sum);
-    }
-    job->losses[tile] = 2.0 * total;
+    job->losses[index] = 2.0 * total;
 }
 
 static nyb_status report_weight(nyb_mat w, nyb_err *err)
@@ -134,46 +138,54 @@ static nyb_status report_weight(nyb_mat w, nyb_err *err)
     return nyb_fail(err, NYB_E_NUMERIC, "the loss is beyond what f32 holds, or the hessian is");
 }
 
-static nyb_status measure(const nyb_context *ctx, loss_job *job, double *loss, nyb_err *err)
+static size_t scratch_floats(const nyb_gemm *g, size_t n)
 {
-    const size_t n = job->h.rows, count = nyb_squares(n), threads = nyb_threads(ctx);
-    const size_t squares = count * (count + 1) / 2, tiles = (job->w.rows + ROWS - 1) / ROWS;
-    job->gemm = nyb_gemm_get(NYB_COMPUTE_F32);
-    job->block_words = nyb_gemm_packed(job->gemm, BLOCK, BLOCK);
-    job->scratch_floats = count * part_words(job->gemm) + (size_t) ROWS * (BLOCK + n);
-    job->packed = nyb_alloc_raw(squares, job->block_words * sizeof(uint32_t));
+    return nyb_gemm_packed(g, ROWS, n) + ROWS * (g->width + n);
+}
+
+static nyb_status measure(const nyb_context *ctx, loss_job *job, size_t forms, double *losses,
+                          nyb_err *err)
+{
+    const size_t n = job->h.rows, threads = nyb_threads(ctx);
+    const size_t panels = nyb_gemm_panels(n, job->gemm->width);
+    job->tiles = (job->w.rows + ROWS - 1) / ROWS;
+    job->scratch_floats = scratch_floats(job->gemm, n);
+    job->packed = nyb_alloc_raw(panel_place(job->gemm, panels), sizeof(uint32_t));
+    job->halves = nyb_alloc_raw(n, sizeof(float));
     job->scratch = nyb_alloc_raw(threads, job->scratch_floats * sizeof(float));
-    job->losses = nyb_alloc(tiles, sizeof(*job->losses));
-    const bool room = job->packed && job->scratch && job->losses;
-    double total = 0.0;
+    job->losses = nyb_alloc(forms * job->tiles, sizeof(*job->losses));
+    const bool room = job->packed && job->halves && job->scratch && job->losses;
+    double sums[FORMS] = {0};
+    bool finite = true;
     if (room) {
-        nyb_parallel(ctx, squares, pack_block, job);
-        nyb_parallel(ctx, tiles, measure_tile, job);
+        nyb_parallel(ctx, panels, pack_panel, job);
+        nyb_parallel(ctx, forms * job->tiles, measure_tile, job);
     }
-    for (size_t i = 0; room && i < tiles; i++)
-        total += job->losses[i];
+    for (size_t i = 0; room && i < forms * job->tiles; i++)
+        sums[i / job->tiles] += job->losses[i];
+    for (size_t i = 0; i < forms; i++)
+        finite &= isfinite(sums[i]) != 0;
     nyb_free(job->packed);
+    nyb_free(job->halves);
     nyb_free(job->scratch);
     nyb_free(job->losses);
     if (!room)
         return nyb_no_memory(err, "tiles of rows", threads, job->scratch_floats * sizeof(float));
-    if (!isfinite(total))
+    if (!finite)
         return report_weight(job->w, err);
-    *loss = total;
+    memcpy(losses, sums, forms * sizeof(*losses));
     return NYB_OK;
 }
 
 size_t nyb_hessian_loss_bytes(const nyb_context *ctx, size_t n)
 {
     const nyb_gemm *const g = nyb_gemm_get(NYB_COMPUTE_F32);
-    const size_t count = nyb_squares(n);
-    return (count * (count + 1) / 2 * nyb_gemm_packed(g, BLOCK, BLOCK) +
-            nyb_threads(ctx) * (count * part_words(g) + ROWS * (BLOCK + n))) *
+    return (panel_place(g, nyb_gemm_panels(n, g->width)) + n +
+            nyb_threads(ctx) * scratch_floats(g, n)) *
            sizeof(float);
 }
 
-nyb_status nyb_hessian_loss(const nyb_context *ctx, const nyb_hessian *hessian, nyb_mat w,
-                            const nyb_qweight *q, double *loss, nyb_err *err)
+static nyb_status check(const nyb_hessian *hessian, nyb_mat w, const nyb_qweight *q, nyb_err *err)
 {
     if (hessian->h.rows != w.cols)
         return nyb_fail(err, NYB_E_SHAPE, "hessian has order %zu, weight has %zu columns",
@@ -181,5 +193,38 @@ nyb_status nyb_hessian_loss(const nyb_context *ctx, const nyb_hessian *hessian, 
     if (q && (q->rows != w.rows || q->cols != w.cols))
         return nyb_fail(err, NYB_E_SHAPE, "weight is %zu x %zu, its quantised form %zu x %zu",
                         w.rows, w.cols, q->rows, q->cols);
-    return measure(ctx, &(loss_job){.h = hessian->h, .w = w, .q = q}, loss, err);
+    return NYB_OK;
+}
+
+nyb_status nyb_hessian_loss(const nyb_context *ctx, const nyb_hessian *hessian, nyb_mat w,
+                            const nyb_qweight *q, double *loss, nyb_err *err)
+{
+    loss_job job = {.gemm = nyb_gemm_get(NYB_COMPUTE_F32), .h = hessian->h, .w = w, .q = {q}};
+    const nyb_status status = check(hessian, w, q, err);
+    return status == NYB_OK ? measure(ctx, &job, 1, loss, err) : status;
+}
+
+nyb_status nyb_hessian_yardsticks(const nyb_context *ctx, const nyb_hessian *hessian, nyb_mat w,
+                                  const nyb_qweight *q, double *loss, double *energy, nyb_err *err)
+{
+    // Where rounded operands are no faster they are not rounded.
+    const nyb_gemm *const rounded = nyb_gemm_get(NYB_COMPUTE_BF16);
+    loss_job job = {.gemm = rounded->step > 1 ? rounded : nyb_gemm_get(NYB_COMPUTE_F32),
+                    .h = hessian->h,
+                    .w = w};
+    double losses[FORMS] = {0};
+    size_t forms = 0;
+    nyb_status status = check(hessian, w, q, err);
+    if (status != NYB_OK)
+        return status;
+    if (loss)
+        job.q[forms++] = q;
+    if (energy)
+        job.q[forms++] = NULL;
+    status = measure(ctx, &job, forms, losses, err);
+    if (status == NYB_OK && loss)
+        *loss = losses[0];
+    if (status == NYB_OK && energy)
+        *energy = losses[forms - 1];
+    return status;
 }

@@ -119,12 +119,14 @@ static double distance(const nyb_gptq_factor *factor, nyb_mat w, const nyb_qweig
 }
 
 static nyb_status measure_rounding(const nyb_context *ctx, const nyb_hessian *hessian, nyb_mat w,
-                                   const nyb_grid_params *grid, double *loss, nyb_err *err)
+                                   const nyb_grid_params *grid, nyb_gptq_report *report,
+                                   nyb_err *err)
 {
     nyb_qweight rounded;
     nyb_status status = nyb_round_nearest(ctx, &rounded, w, grid, err);
     if (status == NYB_OK)
-        status = nyb_hessian_loss(ctx, hessian, w, &rounded, loss, err);
+        status = nyb_hessian_yardsticks(ctx, hessian, w, &rounded, &report->rtn_loss,
+                                        &report->output_energy, err);
     nyb_qweight_clear(&rounded);
     return status;
 }
@@ -141,10 +143,7 @@ static nyb_status measure(const nyb_context *ctx, const nyb_gptq_factor *factor,
     nyb_status status = nyb_hessian_loss(ctx, factor->hessian, w, q, &report->loss, err);
     if (status != NYB_OK || params->skip_measurements)
         return status;
-    status = measure_rounding(ctx, factor->hessian, w, &params->grid, &report->rtn_loss, err);
-    if (status != NYB_OK)
-        return status;
-    status = nyb_hessian_loss(ctx, factor->hessian, w, NULL, &report->output_energy, err);
+    status = measure_rounding(ctx, factor->hessian, w, &params->grid, report, err);
     report->relative_error =
         report->output_energy > 0.0 ? report->loss / report->output_energy : 0.0;
     return status;

@@ -72,7 +72,17 @@ NYB_API NYB_NODISCARD nyb_status nyb_hessian_loss(const nyb_context *ctx,
                                                   const nyb_hessian *hessian, nyb_mat w,
                                                   const nyb_qweight *q, double *loss, nyb_err *err);
 
-// Bytes that nyb_hessian_loss() allocates: about half a Hessian, and some rows for each thread.
+// What losses are held against: `loss`, that of q, and `energy`, tr(W H W^T), in one pass; either may
+// be NULL. Where the CPU multiplies bf16 faster than f32, products of different columns are of
+// elements rounded to bf16, and what they add up to is off by up to 2^-8 of the sum of the terms'
+// magnitudes; by far less where roundings cancel (1e-3 of the whole in the worst layer measured).
+// Errors as for nyb_hessian_loss().
+NYB_API NYB_NODISCARD nyb_status nyb_hessian_yardsticks(const nyb_context *ctx,
+                                                        const nyb_hessian *hessian, nyb_mat w,
+                                                        const nyb_qweight *q, double *loss,
+                                                        double *energy, nyb_err *err);
+
+// Bytes that either of the two allocates: about half a Hessian, and some rows for each thread.
 NYB_API size_t nyb_hessian_loss_bytes(const nyb_context *ctx, size_t n);
 
 typedef enum nyb_gptq_order {
@@ -162,8 +172,8 @@ NYB_API void nyb_gptq_factor_clear(nyb_gptq_factor *factor);
 typedef struct nyb_gptq_report {
     double loss;           // of the result
     double pass_loss;      // before refinement; the same without it; NaN with a target
-    double rtn_loss;       // of plain rounding with the same grid parameters; NaN if skipped
-    double output_energy;  // tr(W H W^T); NaN if skipped
+    double rtn_loss;       // of plain rounding with the same grid parameters; NaN if skipped;
+    double output_energy;  // tr(W H W^T); NaN if skipped; both as nyb_hessian_yardsticks() says
     double relative_error; // loss / output_energy, 0 when there is no output; NaN if skipped
     double solver_loss;    // tr(D (H + lambda I) D^T) as the solver sums it up
     double damping;        // as in the factor
