@@ -2,10 +2,12 @@
 
 #include "kernels/lowbit_levels.h"
 
-#define LOWBIT_QUAD quad_avx2
+// Half a tile: with more the sums would not stay in registers.
+#define LOWBIT_LANES 8
+#define LOWBIT_QUAD  quad_avx2
 
-typedef int32_t quad_ints __attribute__((vector_size(64)));
-typedef uint32_t quad_bits __attribute__((vector_size(64)));
+typedef int32_t quad_ints __attribute__((vector_size(32)));
+typedef uint32_t quad_bits __attribute__((vector_size(32)));
 
 // The products of four codes below 16 in each lane with four inputs: sums of two products are at
 // most 2 * 15 * 128, so that the 16 bits in between hold them.
@@ -26,14 +28,9 @@ static inline __attribute__((always_inline)) void quad_avx2(quad_ints *sums, con
         int32_t four;
         __builtin_memcpy(&four, values + 4 * d, sizeof(four));
         const __m256i x = _mm256_set1_epi32(four);
-        for (unsigned h = 0; h < 2; h++) {
-            __m256i *const to = (__m256i *) &sums[d] + h;
-            const __m256i lows = four_products(((const __m256i *) &codes)[h], x);
-            *to = _mm256_add_epi32(*to, lows);
-            if (bits == 8)
-                *to = _mm256_add_epi32(
-                    *to, _mm256_slli_epi32(four_products(((const __m256i *) &high)[h], x), 4));
-        }
+        sums[d] += (quad_ints) four_products((__m256i) codes, x);
+        if (bits == 8)
+            sums[d] += (quad_ints) four_products((__m256i) high, x) * 16;
     }
 }
 

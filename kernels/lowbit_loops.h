@@ -1,7 +1,8 @@
 // lowbit_loops.h - the loops behind lowbit.h. Included once by each lowbit_<isa>.c, which is
 // compiled with that instruction set's flags and may bring its own inner step:
 //
-//     LOWBIT_QUAD    adds the products of four places of sixteen rows
+//     LOWBIT_LANES   rows that are worked on together, which share a register: divides a tile's
+//     LOWBIT_QUAD    adds the products of four places of so many rows
 //
 // Everything here is static. Vectors travel by pointer: passing them by value would depend on
 // the instruction set.
@@ -14,7 +15,11 @@
 #include "core/dtype.h"
 #include "kernels/lowbit_levels.h"
 
-enum { LANES = NYB_LOWBIT_ROWS, FINE = NYB_LOWBIT_FINE, RUN = NYB_LOWBIT_RUN };
+#ifndef LOWBIT_LANES
+#define LOWBIT_LANES NYB_LOWBIT_ROWS
+#endif
+
+enum { TILE = NYB_LOWBIT_ROWS, LANES = LOWBIT_LANES, FINE = NYB_LOWBIT_FINE, RUN = NYB_LOWBIT_RUN };
 
 typedef float lanes __attribute__((vector_size(4 * LANES)));
 typedef uint32_t lane_bits __attribute__((vector_size(4 * LANES)));
@@ -22,7 +27,7 @@ typedef int32_t lane_ints __attribute__((vector_size(4 * LANES)));
 
 #define INLINE static inline __attribute__((always_inline))
 
-// ---- Four places of sixteen rows ----------------------------------------------------------
+// ---- Four places of LANES rows ------------------------------------------------------------
 
 #ifndef LOWBIT_QUAD
 #define LOWBIT_QUAD quad
@@ -65,8 +70,8 @@ INLINE void unit(lane_ints sums[2][FINE], const uint32_t *words, unsigned bits, 
             LOWBIT_QUAD(sums[k % 2], &w[0], k * bits, bits, digits, values + 4 * k * digits);
         return;
     }
-    load_words(&w[1], words + LANES);
-    load_words(&w[2], words + 2 * LANES);
+    load_words(&w[1], words + TILE);
+    load_words(&w[2], words + 2 * TILE);
     for (unsigned k = 0; k < 6; k++)
         LOWBIT_QUAD(sums[k % 2], &w[k / 2], k % 2 * 3, 3, digits, values + 4 * k * digits);
     rest_of_3(rest, w);
@@ -76,24 +81,30 @@ INLINE void unit(lane_ints sums[2][FINE], const uint32_t *words, unsigned bits, 
 
 // ---- A group of a tile --------------------------------------------------------------------
 
-// Where a tile's group lies.
+// Where LANES rows of a tile's group lie.
 typedef struct span {
     const uint32_t *words;
     size_t first, end; // places
 } span;
 
-INLINE span span_of(const nyb_lowbit *m, size_t tile, size_t group, unsigned bits)
+INLINE span span_of(const nyb_lowbit *m, size_t row, size_t group, unsigned bits)
 {
-    const size_t places = nyb_lowbit_unit(bits), step = nyb_lowbit_unit_words(bits) * LANES;
-    const size_t units = tile * (m->places / places) + m->first[group] / places;
-    return (span){
-        .words = m->words + units * step, .first = m->first[group], .end = m->first[group + 1]};
+    const size_t places = nyb_lowbit_unit(bits), step = nyb_lowbit_unit_words(bits) * TILE;
+    const size_t units = row / TILE * (m->places / places) + m->first[group] / places;
+    return (span){.words = m->words + units * step + row % TILE,
+                  .first = m->first[group],
+                  .end = m->first[group + 1]};
 }
 
-// The scales of a tile's group.
-INLINE void load_scales(lanes *to, const nyb_lowbit *m, size_t tile, size_t group)
+// Where their scales and zero points are.
+INLINE size_t group_place(const nyb_lowbit *m, size_t row, size_t group)
 {
-    const size_t at = (tile * m->groups + group) * LANES;
+    return (row / TILE * m->groups + group) * TILE + row % TILE;
+}
+
+INLINE void load_scales(lanes *to, const nyb_lowbit *m, size_t row, size_t group)
+{
+    const size_t at = group_place(m, row, group);
     const unsigned char *const from = m->scales;
     if (m->scale_dtype == NYB_F32) {
         memcpy(to, from + at * sizeof(float), sizeof(*to));
@@ -109,13 +120,12 @@ INLINE void load_scales(lanes *to, const nyb_lowbit *m, size_t tile, size_t grou
         *to = (lanes) (wide << 13) * 0x1p112f;
 }
 
-// The zero points of a tile's group.
-INLINE void load_zeros(lane_ints *to, const nyb_lowbit *m, size_t tile, size_t group, unsigned bits)
+INLINE void load_zeros(lane_ints *to, const nyb_lowbit *m, size_t row, size_t group, unsigned bits)
 {
     typedef uint8_t bytes __attribute__((vector_size(LANES)));
     bytes b;
     if (m->zeros) {
-        memcpy(&b, m->zeros + (tile * m->groups + group) * LANES, sizeof(b));
+        memcpy(&b, m->zeros + group_place(m, row, group), sizeof(b));
         *to = __builtin_convertvector(b, lane_ints);
     } else {
         *to = (lane_ints){0} + (int32_t) (1u << (bits - 1));
@@ -127,7 +137,7 @@ INLINE void load_zeros(lane_ints *to, const nyb_lowbit *m, size_t tile, size_t g
 INLINE void run(lanes *out, const uint32_t *words, size_t places, unsigned bits, unsigned digits,
                 const int8_t *values, const lane_ints *zero, const int32_t *value_sums)
 {
-    const size_t step = nyb_lowbit_unit_words(bits) * LANES, unit_places = nyb_lowbit_unit(bits);
+    const size_t step = nyb_lowbit_unit_words(bits) * TILE, unit_places = nyb_lowbit_unit(bits);
     lane_ints sums[2][FINE] = {{{0}}};
     for (size_t p = 0; p < places; p += unit_places, words += step)
         unit(sums, words, bits, digits, values + p * digits);
@@ -140,16 +150,16 @@ INLINE void run(lanes *out, const uint32_t *words, size_t places, unsigned bits,
 }
 
 // Adds a group's part; r is its first run.
-INLINE void add_group(lanes *total, const nyb_lowbit *m, size_t tile, size_t group, size_t r,
+INLINE void add_group(lanes *total, const nyb_lowbit *m, size_t row, size_t group, size_t r,
                       unsigned bits, unsigned digits, const nyb_lowbit_input *input)
 {
-    const span s = span_of(m, tile, group, bits);
-    const size_t words = nyb_lowbit_unit_words(bits) * LANES * (RUN / nyb_lowbit_unit(bits));
+    const span s = span_of(m, row, group, bits);
+    const size_t words = nyb_lowbit_unit_words(bits) * TILE * (RUN / nyb_lowbit_unit(bits));
     const uint32_t *from = s.words;
     lanes scale, sum;
     lane_ints zero;
-    load_scales(&scale, m, tile, group);
-    load_zeros(&zero, m, tile, group, bits);
+    load_scales(&scale, m, row, group);
+    load_zeros(&zero, m, row, group, bits);
     for (size_t p = s.first; p < s.end; p += RUN, r++, from += words) {
         run(&sum, from, s.end - p < RUN ? s.end - p : RUN, bits, digits, input->values + p * digits,
             &zero, input->sums + r * digits);
@@ -173,7 +183,7 @@ INLINE void multiply_bits(float *y, const nyb_lowbit *m, size_t row0, size_t row
         lanes total = {0};
         size_t r = 0;
         for (size_t g = 0; g < m->groups; g++) {
-            add_group(&total, m, (row0 + i) / LANES, g, r, bits, digits, input);
+            add_group(&total, m, row0 + i, g, r, bits, digits, input);
             r += (m->first[g + 1] - m->first[g] + RUN - 1) / RUN;
         }
         store_rows(y + i, &total, rows - i);
@@ -192,7 +202,7 @@ INLINE void multiply_digits(float *y, const nyb_lowbit *m, size_t row0, size_t r
 static void multiply(float *y, const nyb_lowbit *m, size_t row0, size_t rows,
                      const nyb_lowbit_input *input)
 {
-    assert(row0 % LANES == 0 && row0 + rows <= m->rows);
+    assert(row0 % TILE == 0 && row0 + rows <= m->rows);
     switch (m->bits) {
     case 2:
         multiply_digits(y, m, row0, rows, input, 2);
@@ -210,17 +220,17 @@ static void multiply(float *y, const nyb_lowbit *m, size_t row0, size_t rows,
 
 // ---- Rows, for inputs of bytes ------------------------------------------------------------
 
-INLINE void add_whole_group(lanes *total, const nyb_lowbit *m, size_t tile, size_t group,
+INLINE void add_whole_group(lanes *total, const nyb_lowbit *m, size_t row, size_t group,
                             unsigned bits, const int8_t *values, int32_t value_sum)
 {
-    const span s = span_of(m, tile, group, bits);
-    const size_t step = nyb_lowbit_unit_words(bits) * LANES, places = nyb_lowbit_unit(bits);
+    const span s = span_of(m, row, group, bits);
+    const size_t step = nyb_lowbit_unit_words(bits) * TILE, places = nyb_lowbit_unit(bits);
     const uint32_t *words = s.words;
     lane_ints sums[2][FINE] = {{{0}}};
     lanes scale;
     lane_ints zero;
-    load_scales(&scale, m, tile, group);
-    load_zeros(&zero, m, tile, group, bits);
+    load_scales(&scale, m, row, group);
+    load_zeros(&zero, m, row, group, bits);
     for (size_t p = s.first; p < s.end; p += places, words += step)
         unit(sums, words, bits, 1, values + p);
     const lane_ints whole = sums[0][0] + sums[1][0] - zero * value_sum;
@@ -234,8 +244,8 @@ INLINE void multiply_int8_bits(nyb_mat y, const nyb_lowbit *m, size_t row0,
         for (size_t t = 0; t < input->count; t++) {
             lanes total = {0};
             for (size_t g = 0; g < m->groups; g++)
-                add_whole_group(&total, m, (row0 + i) / LANES, g, bits,
-                                input->values + t * m->places, input->sums[t * m->groups + g]);
+                add_whole_group(&total, m, row0 + i, g, bits, input->values + t * m->places,
+                                input->sums[t * m->groups + g]);
             total *= input->steps[t];
             store_rows(nyb_row(y, t) + i, &total, y.cols - i);
         }
@@ -244,7 +254,7 @@ INLINE void multiply_int8_bits(nyb_mat y, const nyb_lowbit *m, size_t row0,
 
 static void multiply_int8(nyb_mat y, const nyb_lowbit *m, size_t row0, const nyb_lowbit_int8 *input)
 {
-    assert(row0 % LANES == 0 && row0 + y.cols <= m->rows && m->cols <= NYB_LOWBIT_INT8_COLS);
+    assert(row0 % TILE == 0 && row0 + y.cols <= m->rows && m->cols <= NYB_LOWBIT_INT8_COLS);
     switch (m->bits) {
     case 2:
         multiply_int8_bits(y, m, row0, input, 2);
@@ -354,7 +364,7 @@ static nyb_lowbit_input input(const nyb_lowbit *m, unsigned digits, void *memory
 // Where dequantised columns go.
 typedef struct target {
     float *to;
-    size_t stride, rows; // rows of this tile
+    size_t stride, rows; // of at most LANES rows
 } target;
 
 INLINE void put_quad(const target *t, const nyb_lowbit *m, const lane_bits *from, unsigned low,
@@ -384,8 +394,8 @@ INLINE void put_unit(const target *t, const nyb_lowbit *m, const uint32_t *words
             put_quad(t, m, &w[0], k * m->bits, place + 4 * k, zero, scale);
         return;
     }
-    load_words(&w[1], words + LANES);
-    load_words(&w[2], words + 2 * LANES);
+    load_words(&w[1], words + TILE);
+    load_words(&w[2], words + 2 * TILE);
     for (unsigned k = 0; k < 6; k++)
         put_quad(t, m, &w[k / 2], k % 2 * 3, place + 4 * k, zero, scale);
     rest_of_3(rest, w);
@@ -393,17 +403,17 @@ INLINE void put_unit(const target *t, const nyb_lowbit *m, const uint32_t *words
     put_quad(t, m, &rest[1], 0, place + 28, zero, scale);
 }
 
-static void dequantize_tile(const target *t, const nyb_lowbit *m, size_t tile)
+static void dequantize_rows(const target *t, const nyb_lowbit *m, size_t row)
 {
     const size_t places = nyb_lowbit_unit(m->bits);
-    const size_t step = nyb_lowbit_unit_words(m->bits) * LANES;
+    const size_t step = nyb_lowbit_unit_words(m->bits) * TILE;
     for (size_t g = 0; g < m->groups; g++) {
-        const span s = span_of(m, tile, g, m->bits);
+        const span s = span_of(m, row, g, m->bits);
         const uint32_t *words = s.words;
         lanes scale;
         lane_ints zero;
-        load_scales(&scale, m, tile, g);
-        load_zeros(&zero, m, tile, g, m->bits);
+        load_scales(&scale, m, row, g);
+        load_zeros(&zero, m, row, g, m->bits);
         for (size_t p = s.first; p < s.end; p += places, words += step)
             put_unit(t, m, words, p, &zero, &scale);
     }
@@ -411,11 +421,11 @@ static void dequantize_tile(const target *t, const nyb_lowbit *m, size_t tile)
 
 static void dequantize(float *to, size_t stride, const nyb_lowbit *m, size_t row0, size_t rows)
 {
-    assert(row0 % LANES == 0 && row0 + rows <= m->rows);
+    assert(row0 % TILE == 0 && row0 + rows <= m->rows);
     for (size_t i = 0; i < rows; i += LANES) {
         const target t = {
             .to = to + i, .stride = stride, .rows = rows - i < LANES ? rows - i : LANES};
-        dequantize_tile(&t, m, (row0 + i) / LANES);
+        dequantize_rows(&t, m, row0 + i);
     }
 }
 
