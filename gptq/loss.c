@@ -207,11 +207,8 @@ nyb_status nyb_hessian_loss(const nyb_context *ctx, const nyb_hessian *hessian, 
 nyb_status nyb_hessian_yardsticks(const nyb_context *ctx, const nyb_hessian *hessian, nyb_mat w,
                                   const nyb_qweight *q, double *loss, double *energy, nyb_err *err)
 {
-    // Where rounded operands are no faster they are not rounded.
-    const nyb_gemm *const rounded = nyb_gemm_get(NYB_COMPUTE_BF16);
-    loss_job job = {.gemm = rounded->step > 1 ? rounded : nyb_gemm_get(NYB_COMPUTE_F32),
-                    .h = hessian->h,
-                    .w = w};
+    loss_job job = {
+        .gemm = nyb_gemm_get(ctx ? ctx->compute : NYB_COMPUTE_AUTO), .h = hessian->h, .w = w};
     double losses[FORMS] = {0};
     size_t forms = 0;
     nyb_status status = check(hessian, w, q, err);

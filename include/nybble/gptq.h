@@ -73,10 +73,10 @@ NYB_API NYB_NODISCARD nyb_status nyb_hessian_loss(const nyb_context *ctx,
                                                   const nyb_qweight *q, double *loss, nyb_err *err);
 
 // What losses are held against: `loss`, that of q, and `energy`, tr(W H W^T), in one pass; either may
-// be NULL. Where the CPU multiplies bf16 faster than f32, products of different columns are of
-// elements rounded to bf16, and what they add up to is off by up to 2^-8 of the sum of the terms'
-// magnitudes; by far less where roundings cancel (1e-3 of the whole in the worst layer measured).
-// Errors as for nyb_hessian_loss().
+// be NULL. Products are made of what ctx->compute says, as the Hessian's own. In bf16, those of
+// different columns are of elements rounded to it, and what they add up to is off by up to 2^-8 of the
+// sum of the terms' magnitudes; by far less where roundings cancel (1e-3 of the whole in the worst
+// layer measured). Errors as for nyb_hessian_loss().
 NYB_API NYB_NODISCARD nyb_status nyb_hessian_yardsticks(const nyb_context *ctx,
                                                         const nyb_hessian *hessian, nyb_mat w,
                                                         const nyb_qweight *q, double *loss,

@@ -126,17 +126,22 @@ static void loss_is_the_error_of_the_output(void **state)
         print_message("loss off by %.2g of itself (tolerance 1e-5)\n", got[i] / want[i] - 1.0);
         assert_near(got[i] / want[i], 1.0, 1e-5);
     }
-    double near[2] = {0}, alone[2] = {0};
-    assert_int_equal(nyb_hessian_yardsticks(NULL, &hessian, weight, &q, &near[1], &near[0], NULL),
-                     NYB_OK);
-    assert_int_equal(nyb_hessian_yardsticks(NULL, &hessian, weight, &q, &alone[1], NULL, NULL),
-                     NYB_OK);
-    assert_int_equal(nyb_hessian_yardsticks(NULL, &hessian, weight, NULL, NULL, &alone[0], NULL),
-                     NYB_OK);
-    for (size_t i = 0; i < 2; i++) {
-        print_message("beside it by %.2g (tolerance 1e-3)\n", near[i] / want[i] - 1.0);
-        assert_near(near[i] / want[i], 1.0, 1e-3);
-        assert_true(near[i] == alone[i]);
+    for (int rounded = 0; rounded < 2; rounded++) {
+        const nyb_context ctx = {.compute = rounded ? NYB_COMPUTE_BF16 : NYB_COMPUTE_F32};
+        const double tolerance = rounded ? 1e-3 : 1e-5;
+        double near[2] = {0}, alone[2] = {0};
+        assert_int_equal(
+            nyb_hessian_yardsticks(&ctx, &hessian, weight, &q, &near[1], &near[0], NULL), NYB_OK);
+        assert_int_equal(nyb_hessian_yardsticks(&ctx, &hessian, weight, &q, &alone[1], NULL, NULL),
+                         NYB_OK);
+        assert_int_equal(
+            nyb_hessian_yardsticks(&ctx, &hessian, weight, NULL, NULL, &alone[0], NULL), NYB_OK);
+        for (size_t i = 0; i < 2; i++) {
+            print_message("%s: beside it by %.2g (tolerance %g)\n", rounded ? "bf16" : "f32",
+                          near[i] / want[i] - 1.0, tolerance);
+            assert_near(near[i] / want[i], 1.0, tolerance);
+            assert_true(near[i] == alone[i]);
+        }
     }
     assert_int_equal(nyb_hessian_loss(NULL, &hessian, nyb_mat_of(w, ROWS, N - 1), NULL, got, NULL),
                      NYB_E_SHAPE);

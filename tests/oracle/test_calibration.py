@@ -28,12 +28,6 @@ def model(stories, tmp_path_factory):
 
 
 @pytest.fixture
-def exact(monkeypatch):
-    """Losses of plain rounding are made of f32 where bf16 is no faster."""
-    monkeypatch.setenv("NYB_CPU", "avx2")
-
-
-@pytest.fixture
 def run(nybble, model, tmp_path):
     """Quantises with these options; returns what the report says of the data and the first loss."""
 
@@ -79,7 +73,7 @@ def test_field_and_plain_strings(nybble, model, run, tmp_path):
     assert plain["ids_sha256"] == field["ids_sha256"]
 
 
-def test_one_document_a_sample(exact, nybble, model, run, tmp_path):
+def test_one_document_a_sample(nybble, model, run, tmp_path):
     """Samples are filled up behind their end, and what fills them counts nowhere."""
     file = lines(tmp_path / "a.jsonl", [{"text": t} for t in TEXTS])
     data, layer = run("--calib", file, "--no-pack", "-n", 9, "-l", 25)
@@ -106,7 +100,7 @@ def test_padding_changes_nothing(nybble, model, run, tmp_path):
 
 
 @pytest.mark.parametrize("packing", ["--pack", "--no-pack"])
-def test_loss_mask(exact, nybble, model, run, tmp_path, packing):
+def test_loss_mask(nybble, model, run, tmp_path, packing):
     file = lines(tmp_path / "a.jsonl", [{"messages": t} for t in TALKS])
     done = nybble("tokenize", model, file, "--chat", "--json")
     told = json.loads(done.stdout)
