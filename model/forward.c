@@ -347,7 +347,7 @@ static void run_tile(void *arg, size_t index, unsigned worker)
     const size_t tile = nyb_token_tile(r->rows), t0 = index * tile;
     const size_t t1 = r->rows - t0 < tile ? r->rows : t0 + tile;
     float *const scratch = nyb_row(r->batch->scratch, worker);
-    float *const rest = scratch + tile * r->stage.width;
+    float *const rest = scratch + (r->direct ? 0 : tile * r->stage.width);
     nyb_mat in = nyb_mat_of(scratch, t1 - t0, r->stage.width);
     if (r->direct)
         in = nyb_block(r->source, t0, t1, 0, r->stage.width);

@@ -34,6 +34,20 @@ def test_logits_are_those_of_transformers(nybble, tmp_path, family, index):
         assert worst <= TOLERANCE
 
 
+@pytest.mark.parametrize("family", ["gemma2", "mixtral"])
+def test_an_mlp_much_wider_than_the_model(nybble, tmp_path, monkeypatch, family):
+    """What is added as a whole, once it is normalised or weighed, is put together outside the input."""
+    name, reader, configs = families.FAMILIES[family]
+    monkeypatch.setitem(families.FAMILIES, family,
+                        (name, reader, [dict(configs[0], intermediate_size=4096)]))
+    model = families.make(family, 0, tmp_path / "model")
+    ids = torch.randint(4, 97, (2, 60), generator=torch.Generator().manual_seed(9))
+    want = families.logits(model, ids).numpy()
+    worst = np.abs(run_logits(nybble, tmp_path / "model", ids, tmp_path) - want).max()
+    print(f"{family}: max difference {worst:.2e} of {np.abs(want).max():.2f}, tolerance {TOLERANCE}")
+    assert worst <= TOLERANCE
+
+
 QUANTISED = [family for family in families.FAMILIES if family != "gpt2"]
 CALIBRATION = ("--num-samples", "32", "--sequence-length", "32")
 
