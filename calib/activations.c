@@ -18,18 +18,18 @@ size_t nyb_activations_unit(size_t length)
 }
 
 size_t nyb_activations_memory(const nyb_context *ctx, const nyb_model *model, size_t chunk_samples,
-                              size_t length)
+                              size_t length, nyb_dtype operands)
 {
-    return nyb_batch_bytes(ctx, model, chunk_samples, chunk_samples * length, length);
+    return nyb_batch_kept_bytes(ctx, model, chunk_samples, length, operands);
 }
 
 // The widest outputs that have to be kept between two steps.
-static size_t widest_kept(const nyb_model *model)
+static size_t widest_kept(const nyb_model *model, nyb_dtype operands)
 {
     size_t widest = 0;
     for (size_t b = 0; b < nyb_block_count(model); b++) {
         for (size_t s = 0; s < nyb_stage_count(model, b); s++) {
-            const size_t wide = nyb_stage_flow_of(model, b, s).wide_out;
+            const size_t wide = nyb_stage_flow_of(model, operands, b, s).wide_out;
             widest = wide > widest ? wide : widest;
         }
     }
@@ -37,23 +37,23 @@ static size_t widest_kept(const nyb_model *model)
 }
 
 size_t nyb_activations_spill(const nyb_model *model, size_t chunk_samples, size_t samples,
-                             size_t length)
+                             size_t length, nyb_dtype operands)
 {
-    const size_t cols = nyb_model_config_of(model)->hidden + widest_kept(model);
+    const size_t cols = nyb_model_config_of(model)->hidden + widest_kept(model, operands);
     return chunk_samples < samples ? samples * length * cols * sizeof(float) : 0;
 }
 
 size_t nyb_activations_fit(const nyb_context *ctx, const nyb_model *model, size_t samples,
-                           size_t length, size_t bytes)
+                           size_t length, nyb_dtype operands, size_t bytes)
 {
     const size_t unit = nyb_activations_unit(length);
     if (samples <= unit || bytes == 0 ||
-        nyb_activations_memory(ctx, model, samples, length) <= bytes)
+        nyb_activations_memory(ctx, model, samples, length, operands) <= bytes)
         return samples;
     size_t low = 1, high = (samples + unit - 1) / unit; // in units; `high` does not fit
     while (high - low > 1) {
         const size_t middle = low + (high - low) / 2;
-        if (nyb_activations_memory(ctx, model, middle * unit, length) <= bytes)
+        if (nyb_activations_memory(ctx, model, middle * unit, length, operands) <= bytes)
             low = middle;
         else
             high = middle;
@@ -74,9 +74,10 @@ static nyb_status open_file(nyb_activations *a, const char *folder, nyb_err *err
     a->file = nyb_file_nameless(folder);
     if (a->file < 0)
         return fault("make", err);
-    a->wide_cols = widest_kept(a->batch.model);
+    const nyb_dtype operands = a->batch.operands;
+    a->wide_cols = widest_kept(a->batch.model, operands);
     const size_t bytes =
-        nyb_activations_spill(a->batch.model, a->chunk_samples, a->samples, a->length);
+        nyb_activations_spill(a->batch.model, a->chunk_samples, a->samples, a->length, operands);
     int code = EINTR;
     while (code == EINTR)
         code = posix_fallocate(a->file, 0, (off_t) bytes);
@@ -87,17 +88,19 @@ static nyb_status open_file(nyb_activations *a, const char *folder, nyb_err *err
 }
 
 nyb_status nyb_activations_open(nyb_activations *out, const nyb_context *ctx,
-                                const nyb_model *model, size_t samples, size_t length,
-                                size_t chunk_samples, const char *folder, nyb_err *err)
+                                const nyb_model *model, const nyb_activations_params *params,
+                                nyb_err *err)
 {
-    *out = (nyb_activations){.samples = samples,
-                             .length = length,
-                             .chunk_samples = chunk_samples,
-                             .chunks = (samples + chunk_samples - 1) / chunk_samples,
+    const size_t chunk = params->chunk_samples;
+    *out = (nyb_activations){.samples = params->samples,
+                             .length = params->length,
+                             .chunk_samples = chunk,
+                             .chunks = (params->samples + chunk - 1) / chunk,
                              .file = -1};
-    nyb_status status = nyb_batch_init_even(&out->batch, ctx, model, chunk_samples, length, err);
+    nyb_status status =
+        nyb_batch_init_kept(&out->batch, ctx, model, chunk, params->length, params->operands, err);
     if (status == NYB_OK && out->chunks > 1)
-        status = open_file(out, folder, err);
+        status = open_file(out, params->folder, err);
     if (status != NYB_OK)
         nyb_activations_close(out);
     return status;

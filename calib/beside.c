@@ -21,8 +21,8 @@ size_t nyb_beside_count(const nyb_job *job, size_t samples)
 static size_t both_bytes(const nyb_context *ctx, const nyb_job *job, size_t chunk)
 {
     const size_t length = job->samples.length;
-    return nyb_activations_memory(ctx, job->model, chunk, length) +
-           nyb_activations_memory(ctx, job->model, nyb_beside_count(job, chunk), length);
+    return nyb_activations_memory(ctx, job->model, chunk, length, NYB_F32) +
+           nyb_activations_memory(ctx, job->model, nyb_beside_count(job, chunk), length, NYB_F32);
 }
 
 size_t nyb_beside_fit(const nyb_context *ctx, const nyb_job *job, size_t bytes)

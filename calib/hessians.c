@@ -230,9 +230,11 @@ static nyb_status open_pass(making *m, nyb_err *err)
         .other = NYB_PROGRAM_BYTES + NYB_UNIT_TOKENS * width * sizeof(float) +
                  m->all.count * m->all.length * 5,
     };
-    const size_t chunk = nyb_activations_fit(m->ctx, m->model, m->samples.count, m->samples.length,
+    const size_t length = m->samples.length;
+    const nyb_dtype operands = nyb_batch_operands(m->ctx, m->model);
+    const size_t chunk = nyb_activations_fit(m->ctx, m->model, m->samples.count, length, operands,
                                              nyb_room_left(m->ctx, &room));
-    room.activations = nyb_activations_memory(m->ctx, m->model, chunk, m->samples.length);
+    room.activations = nyb_activations_memory(m->ctx, m->model, chunk, length, operands);
     const nyb_status status = nyb_room_check(m->ctx, &room, err);
     if (status != NYB_OK)
         return status;
@@ -242,6 +244,7 @@ static nyb_status open_pass(making *m, nyb_err *err)
                     slash ? m->params->out : ".");
     const nyb_pass_params params = {.samples = &m->samples,
                                     .chunk_samples = chunk,
+                                    .operands = operands,
                                     .folder = folder,
                                     .stored = true,
                                     .all_experts = m->params->experts == NYB_EXPERTS_ALL};

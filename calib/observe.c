@@ -98,8 +98,9 @@ static nyb_status choose_chunk(const observation *o, const nyb_model *model, siz
     };
     *most = CHUNK_TOKENS / length ? CHUNK_TOKENS / length : 1;
     *most = *most < o->samples->count ? *most : o->samples->count;
-    *most = nyb_activations_fit(o->ctx, model, *most, length, nyb_room_left(o->ctx, &room));
-    room.activations = nyb_activations_memory(o->ctx, model, *most, length);
+    *most =
+        nyb_activations_fit(o->ctx, model, *most, length, NYB_F32, nyb_room_left(o->ctx, &room));
+    room.activations = nyb_activations_memory(o->ctx, model, *most, length, NYB_F32);
     return nyb_room_check(o->ctx, &room, err);
 }
 

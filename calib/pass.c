@@ -203,11 +203,12 @@ nyb_status nyb_pass_stage(nyb_pass *p, size_t run, size_t next, nyb_pass_use *us
     const nyb_model *const model = p->model;
     const size_t block = p->weights.index;
     nyb_activations *const a = &p->activations;
+    const nyb_dtype operands = a->batch.operands;
     nyb_stage_flow first = {0}, second = {0};
     if (run != nyb_no_stage)
-        first = nyb_stage_flow_of(model, block, run);
+        first = nyb_stage_flow_of(model, operands, block, run);
     if (next != nyb_no_stage)
-        second = nyb_stage_flow_of(model, block, next);
+        second = nyb_stage_flow_of(model, operands, block, next);
     const bool some = run != nyb_no_stage;
     const parts of = {
         .in = {.x = first.x_in || (second.input_x && !first.x_out),
@@ -290,10 +291,14 @@ static nyb_status open_parts(nyb_pass *p, const nyb_pass_params *params, nyb_err
         return nyb_no_memory(err, "inputs", NYB_UNIT_TOKENS * width + experts, sizeof(float));
     nyb_status status = params->stored ? nyb_block_weights_init_stored(&p->weights, p->model, err)
                                        : nyb_block_weights_init(&p->weights, p->model, err);
-    if (status == NYB_OK && p->samples)
-        status =
-            nyb_activations_open(&p->activations, p->ctx, p->model, p->samples->count,
-                                 p->samples->length, params->chunk_samples, params->folder, err);
+    if (status == NYB_OK && p->samples) {
+        const nyb_activations_params own = {.samples = p->samples->count,
+                                            .length = p->samples->length,
+                                            .chunk_samples = params->chunk_samples,
+                                            .operands = params->operands,
+                                            .folder = params->folder};
+        status = nyb_activations_open(&p->activations, p->ctx, p->model, &own, err);
+    }
     p->activations.batch.routes.all = params->all_experts;
     return status;
 }

@@ -28,6 +28,8 @@ static const size_t nyb_no_stage = SIZE_MAX;
 typedef struct nyb_pass_params {
     const nyb_samples *samples; // outlive the pass; NULL: none, only weights are read
     size_t chunk_samples;       // nyb_activations_fit()
+    nyb_dtype operands;         // nyb_batch.operands: NYB_F32 where inputs are looked at otherwise
+                                // than by products
     const char *folder;         // for what memory has no room for
     bool stored;                // weights are multiplied as they lie, and nobody overwrites them
     bool all_experts;           // every expert reads all tokens

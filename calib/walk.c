@@ -512,9 +512,11 @@ static nyb_status run(walk *w, nyb_err *err)
 nyb_status nyb_walk(const nyb_context *ctx, const nyb_job *job, nyb_output *out, nyb_err *err)
 {
     walk w = {.ctx = ctx, .job = job, .out = out, .forward = job->forward};
+    const nyb_walk_bytes bytes = nyb_walk_memory(ctx, job);
     const nyb_pass_params params = {
         .samples = w.forward ? &job->samples : NULL,
-        .chunk_samples = nyb_walk_memory(ctx, job).chunk_samples,
+        .chunk_samples = bytes.chunk_samples,
+        .operands = bytes.operands,
         .folder = out->partial,
         .all_experts = job->params->experts.calibration == NYB_EXPERTS_ALL,
     };
@@ -529,71 +531,4 @@ nyb_status nyb_walk(const nyb_context *ctx, const nyb_job *job, nyb_output *out,
     nyb_hessian_clear(&w.hessian);
     nyb_pass_close(&w.pass);
     return status;
-}
-
-// What refinement takes for one layer, lines of its row tiles apart.
-static size_t refine_bytes(const nyb_job_layer *layer)
-{
-    const nyb_settings *const s = &layer->settings;
-    const size_t cols = layer->linear->cols;
-    if (!nyb_job_calibrates(layer) || s->refine == 0)
-        return 0;
-    const bool reordered = s->order == NYB_ORDER_FULL && !s->static_groups && s->group_size != 0;
-    return (nyb_layout_groups(&layer->spec) + (reordered ? cols : 0)) * cols * sizeof(float);
-}
-
-// What the activations take of `left` bytes, 0: no limit.
-static void fit_activations(const nyb_context *ctx, const nyb_job *job, size_t left,
-                            nyb_walk_bytes *bytes)
-{
-    const nyb_samples *const s = &job->samples;
-    const bool two = job->params->objective == NYB_OBJECTIVE_MODEL;
-    const size_t chunk = two ? nyb_beside_fit(ctx, job, left)
-                             : nyb_activations_fit(ctx, job->model, s->count, s->length, left);
-    bytes->chunk_samples = chunk;
-    bytes->room.activations = nyb_activations_memory(ctx, job->model, chunk, s->length);
-    bytes->spilled = nyb_activations_spill(job->model, chunk, s->count, s->length);
-    if (!two)
-        return;
-    const size_t other = nyb_beside_count(job, chunk), all = nyb_beside_count(job, s->count);
-    bytes->room.activations += nyb_activations_memory(ctx, job->model, other, s->length);
-    bytes->spilled += nyb_activations_spill(job->model, other, all, s->length);
-}
-
-nyb_walk_bytes nyb_walk_memory(const nyb_context *ctx, const nyb_job *job)
-{
-    const size_t width = nyb_pass_width(job->model);
-    const nyb_samples *const s = &job->samples;
-    nyb_walk_bytes bytes = {0};
-    nyb_room *const room = &bytes.room;
-    size_t largest = 0, refined = 0, outer = 0;
-    for (size_t i = 0; i < job->count; i++) {
-        const size_t more = refine_bytes(&job->layers[i]);
-        refined = more > refined ? more : refined;
-        const size_t size = job->layers[i].linear->rows * job->layers[i].linear->cols;
-        largest = size > largest ? size : largest;
-    }
-    for (size_t i = job->count; i < job->count + job->outer; i++) {
-        const size_t size = job->layers[i].linear->rows * job->layers[i].linear->cols;
-        largest = size > largest ? size : largest;
-        outer = size > outer ? size : outer;
-    }
-    room->weights = nyb_block_weights_bytes(job->model) + nyb_model_outer_bytes(job->model);
-    if (room->weights < outer * sizeof(float)) // in the blocks' place
-        room->weights = outer * sizeof(float);
-    // The codes and their packed copy, the solver's working copies of a row tile for each thread.
-    const size_t lines = refined > 0 ? 4 : 1;
-    room->other = NYB_PROGRAM_BYTES + 3 * largest + nyb_threads(ctx) * lines * 4 * 64 * width;
-    room->other += NYB_UNIT_TOKENS * width * sizeof(float) + s->count * s->length * 5;
-    if (!job->calibrated && !job->hessians)
-        return bytes;
-    room->hessians =
-        2 * width * width * sizeof(float) + nyb_hessian_loss_bytes(ctx, width) + refined;
-    if (!job->forward)
-        return bytes;
-    room->hessians += nyb_hessian_scratch(ctx, width, NYB_UNIT_TOKENS);
-    if (job->params->objective == NYB_OBJECTIVE_MODEL)
-        room->other += nyb_beside_bytes(ctx, job);
-    fit_activations(ctx, job, nyb_room_left(ctx, room), &bytes);
-    return bytes;
 }

@@ -18,6 +18,7 @@ NYB_NODISCARD nyb_status nyb_walk(const nyb_context *ctx, const nyb_job *job, ny
 typedef struct nyb_walk_bytes {
     nyb_room room;
     size_t chunk_samples; // samples whose activations are in memory together
+    nyb_dtype operands;   // what the next stage multiplies of them
     size_t spilled;       // bytes on disk, 0: none
 } nyb_walk_bytes;
 

@@ -36,6 +36,10 @@ typedef struct nyb_vector_ops {
     void (*scale)(float *x, float factor, size_t n);                      // x *= factor
     size_t (*first_not_finite)(const float *x, size_t n);                 // an index, or n
     size_t (*argmax)(const float *x, size_t n); // the first of equals; n >= 1
+
+    // y = the bf16 nearest to x, ties to even, NaN stays NaN; y may begin where x does.
+    void (*narrow)(void *y, const float *x, size_t n);
+    void (*widen)(float *y, const void *x, size_t n); // y = bf16 x
 } nyb_vector_ops;
 
 // The operations for a CPU with these features (core/cpu.h).

@@ -7,12 +7,14 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "core/dtype.h"
 #include "kernels/vector.h"
 
 enum { LANES = 16, CHUNK = 256 };
 
 typedef float lanes __attribute__((vector_size(4 * LANES)));
 typedef uint32_t lane_bits __attribute__((vector_size(4 * LANES)));
+typedef uint16_t lane_halves __attribute__((vector_size(2 * LANES)));
 
 // Vectors travel by pointer: passing them by value would depend on the instruction set.
 static inline void load(lanes *v, const float *x)
@@ -278,12 +280,41 @@ static size_t argmax(const float *x, size_t n)
     return 0; // a NaN came first
 }
 
+static void narrow(void *y, const float *x, size_t n)
+{
+    unsigned char *const to = y;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        lane_bits v;
+        memcpy(&v, x + i, sizeof(v));
+        const lane_bits nan = (lane_bits) ((v & 0x7fffffff) > 0x7f800000);
+        const lane_bits up = v + 0x7fff + (v >> 16 & 1);
+        const lane_halves out =
+            __builtin_convertvector(((nan & (v | 0x400000)) | (~nan & up)) >> 16, lane_halves);
+        memcpy(to + 2 * i, &out, sizeof(out));
+    }
+    nyb_narrow(to + 2 * i, NYB_BF16, x + i, n - i);
+}
+
+static void widen(float *y, const void *x, size_t n)
+{
+    const unsigned char *const from = x;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        lane_halves v;
+        memcpy(&v, from + 2 * i, sizeof(v));
+        const lane_bits out = __builtin_convertvector(v, lane_bits) << 16;
+        memcpy(y + i, &out, sizeof(out));
+    }
+    nyb_widen(y + i, from + 2 * i, NYB_BF16, n - i);
+}
+
 #define VECTOR_OPS                                                                                 \
     {                                                                                              \
         .rms_norm = rms_norm, .silu_gate = silu_gate, .rotate = rotate, .softmax = softmax,        \
         .log_sum_exp = log_sum_exp, .add = add, .add_scaled = add_scaled, .scale = scale,          \
         .exponentials = exponentials, .largest = largest, .first_not_finite = first_not_finite,    \
-        .argmax = argmax,                                                                          \
+        .argmax = argmax, .narrow = narrow, .widen = widen,                                        \
     }
 
 #endif // NYB_KERNELS_VECTOR_LOOPS_H_

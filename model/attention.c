@@ -8,6 +8,8 @@
 #include "model/binding.h"
 #include "model/stages.h"
 
+enum { KEPT_ROWS = 64 }; // rows of one task once all heads are there
+
 typedef struct attention {
     nyb_batch *batch;
     const nyb_model_config *config;
@@ -207,6 +209,18 @@ static double scale_of(const nyb_model_config *c, size_t block)
     return c->score_scale * magnitude / (c->scale_by_block ? (double) (block + 1) : 1.0);
 }
 
+// KEPT_ROWS rows of the output, from its columns to where the next stage finds it.
+static void keep_rows(void *arg, size_t index, unsigned worker)
+{
+    const attention *const a = arg;
+    const size_t t0 = index * KEPT_ROWS, tokens = a->batch->tokens;
+    (void) worker;
+    for (size_t t = t0; t < tokens && t < t0 + KEPT_ROWS; t++) {
+        float *const row = nyb_row(a->batch->wide, t);
+        a->ops->narrow(row, row + a->at.out, a->config->heads * a->config->value_dim);
+    }
+}
+
 void nyb_attention_run(const nyb_context *ctx, const nyb_block_weights *weights, nyb_batch *batch)
 {
     const nyb_model_config *const c = nyb_model_config_of(batch->model);
@@ -214,7 +228,7 @@ void nyb_attention_run(const nyb_context *ctx, const nyb_block_weights *weights,
     attention a = {.batch = batch,
                    .config = c,
                    .ops = nyb_vector_ops_get(),
-                   .at = nyb_columns_of(c),
+                   .at = nyb_columns_of(c, batch->operands),
                    .scale = (float) scale_of(c, block)};
     if (nyb_config_has(c, block, NYB_BLOCK_WINDOW))
         a.window = c->window;
@@ -231,4 +245,6 @@ void nyb_attention_run(const nyb_context *ctx, const nyb_block_weights *weights,
         nyb_parallel(ctx, batch->span_count * c->heads, attend, &a);
     else
         nyb_parallel(ctx, batch->span_count * c->kv_heads, attend_group, &a);
+    if (batch->operands == NYB_BF16)
+        nyb_parallel(ctx, (batch->tokens + KEPT_ROWS - 1) / KEPT_ROWS, keep_rows, &a);
 }

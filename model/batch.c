@@ -14,12 +14,20 @@ typedef struct shape {
     size_t samples, tokens, positions;
     unsigned workers;
     nyb_compute compute;
+    nyb_dtype operands;
     bool wide; // has what stages of many rows need, however few tokens it has
 } shape;
 
 static nyb_compute compute_of(const nyb_context *ctx)
 {
     return ctx ? ctx->compute : NYB_COMPUTE_AUTO;
+}
+
+nyb_dtype nyb_batch_operands(const nyb_context *ctx, const nyb_model *model)
+{
+    return compute_of(ctx) == NYB_COMPUTE_BF16 && nyb_model_config_of(model)->experts.count == 0
+               ? NYB_BF16
+               : NYB_F32;
 }
 
 // An odd number of cache lines, so that rows do not fall onto the same sets of a cache.
@@ -63,10 +71,10 @@ size_t nyb_scratch_floats(const nyb_gemm *gemm, const nyb_model_config *config, 
                           size_t positions)
 {
     const size_t queries = tokens < NYB_QUERY_TILE ? tokens : NYB_QUERY_TILE;
-    const size_t cols = nyb_columns_of(config).work, hidden = config->hidden;
-    const size_t panel = cols < NYB_PANEL_COLS ? cols : NYB_PANEL_COLS;
+    const size_t cols = nyb_columns_of(config, NYB_F32).work, hidden = config->hidden;
+    const size_t panel = 2 * (cols < NYB_PANEL_COLS ? cols : NYB_PANEL_COLS);
     const size_t width = largest(hidden, largest(config->latent.q_rank, config->latent.kv_rank));
-    // A tile's input, with a panel or a whole output beside it.
+    // A tile's input, with two panels or a whole output beside it.
     size_t most = nyb_token_tile(tokens) * (width + largest(panel, hidden));
     most = largest(most, nyb_head_tile(config) * largest(hidden, config->embed_dim));
     most = largest(most, largest(cols, config->experts.count));
@@ -78,11 +86,31 @@ size_t nyb_scratch_floats(const nyb_gemm *gemm, const nyb_model_config *config, 
     return largest(scores, most);
 }
 
+// Words that the packed weights of the largest stage take.
+static size_t packed_words(const nyb_gemm *gemm, const nyb_model *model)
+{
+    size_t most = 0;
+    for (size_t b = 0; b < nyb_block_count(model); b++) {
+        for (size_t s = 0; s < nyb_stage_count(model, b); s++) {
+            const nyb_stage stage = nyb_stage_at(model, b, s);
+            const bool halves = stage.then == NYB_THEN_GATE && stage.count == 1;
+            size_t words = 0;
+            for (size_t i = stage.first; i < stage.first + stage.count; i++) {
+                const size_t rows = nyb_linear_at(model, b, i)->rows;
+                words +=
+                    (halves ? 2 : 1) * nyb_gemm_packed(gemm, halves ? rows / 2 : rows, stage.width);
+            }
+            most = words > most ? words : most;
+        }
+    }
+    return most;
+}
+
 // What only some families need. The matrices are columns of `wide`, so that whoever keeps its rows
 // keeps them.
 static void lay_out_extras(nyb_batch *b, const nyb_model_config *c, const shape *s, carver *pieces)
 {
-    const nyb_columns at = nyb_columns_of(c);
+    const nyb_columns at = nyb_columns_of(c, b->operands);
     size_t sent = 0;
     if (c->parallel)
         b->start = nyb_block(b->wide, 0, s->tokens, at.start, at.start + c->hidden);
@@ -101,13 +129,15 @@ static size_t lay_out(nyb_batch *b, const nyb_model *model, const shape *s, void
 {
     const nyb_model_config *const c = nyb_model_config_of(model);
     const size_t narrow = s->tokens < NYB_NARROW_TOKENS ? s->tokens : NYB_NARROW_TOKENS;
-    const size_t cols = nyb_columns_of(c).count, work = nyb_columns_of(c).work;
+    const size_t work = nyb_columns_of(c, NYB_F32).work;
     const nyb_gemm *const g = nyb_gemm_get(s->compute);
     const bool wide = s->wide || s->tokens > NYB_NARROW_TOKENS;
     const size_t tile = nyb_gemm_panels(nyb_token_tile(s->tokens), g->width) * g->width;
     const size_t scratch = nyb_scratch_floats(g, c, s->tokens, s->positions);
     const size_t width = largest(c->hidden, largest(c->latent.q_rank, c->latent.kv_rank));
     carver pieces = {.at = memory, .fits = scratch < SIZE_MAX / 2};
+    b->operands = s->tokens > NYB_NARROW_TOKENS ? s->operands : NYB_F32;
+    const size_t cols = nyb_columns_of(c, b->operands).count;
     b->starts = carve(&pieces, s->samples + 1, sizeof(*b->starts));
     b->position = carve(&pieces, s->tokens, sizeof(*b->position));
     b->spans = carve(&pieces, s->samples + s->tokens / NYB_QUERY_TILE, sizeof(*b->spans));
@@ -122,9 +152,9 @@ static size_t lay_out(nyb_batch *b, const nyb_model *model, const shape *s, void
     b->scratch = carve_mat(&pieces, s->workers, scratch, (scratch / 16 | 1) * 16 + 16);
     b->gemm = g;
     b->packed_stride = wide ? nyb_gemm_packed(g, tile, work) + tile / g->width * NYB_GEMM_APART : 0;
-    b->packed_weights = carve(&pieces, wide ? nyb_packed_words(g, model) : 0, sizeof(uint32_t));
+    b->packed_weights = carve(&pieces, wide ? packed_words(g, model) : 0, sizeof(uint32_t));
     b->packed_in = carve(&pieces, s->workers, b->packed_stride * sizeof(uint32_t));
-    const size_t panel = NYB_WEIGHT_PANEL * largest(width, cols);
+    const size_t panel = NYB_WEIGHT_PANEL * largest(width, work);
     b->panels = carve_mat(&pieces, s->workers, panel, panel + NYB_ALIGN / sizeof(float));
     return pieces.fits ? pieces.used : SIZE_MAX;
 }
@@ -213,20 +243,39 @@ static nyb_status init(nyb_batch *out, const nyb_context *ctx, const nyb_model *
     return NYB_OK;
 }
 
-size_t nyb_batch_bytes(const nyb_context *ctx, const nyb_model *model, size_t samples,
-                       size_t tokens, size_t longest)
+static size_t count_bytes(const nyb_context *ctx, const nyb_model *model, shape s)
 {
-    const shape s = {.samples = samples,
-                     .tokens = tokens,
-                     .positions = longest,
-                     .workers = nyb_threads(ctx),
-                     .compute = compute_of(ctx)};
     nyb_batch counted;
+    s.workers = nyb_threads(ctx);
+    s.compute = compute_of(ctx);
     return lay_out(&counted, model, &s, NULL);
 }
 
+size_t nyb_batch_bytes(const nyb_context *ctx, const nyb_model *model, size_t samples,
+                       size_t tokens, size_t longest)
+{
+    return count_bytes(ctx, model,
+                       (shape){.samples = samples, .tokens = tokens, .positions = longest});
+}
+
+size_t nyb_batch_kept_bytes(const nyb_context *ctx, const nyb_model *model, size_t samples,
+                            size_t length, nyb_dtype operands)
+{
+    return count_bytes(ctx, model,
+                       (shape){.samples = samples,
+                               .tokens = samples * length,
+                               .positions = length,
+                               .operands = operands});
+}
+
+// What only some callers ask of a batch.
+typedef struct wishes {
+    bool wide; // as in shape
+    nyb_dtype operands;
+} wishes;
+
 static nyb_status init_samples(nyb_batch *out, const nyb_context *ctx, const nyb_model *model,
-                               const size_t *starts, size_t samples, bool wide, nyb_err *err)
+                               const size_t *starts, size_t samples, wishes asked, nyb_err *err)
 {
     *out = (nyb_batch){0};
     if (samples == 0 || starts[0] != 0)
@@ -236,7 +285,8 @@ static nyb_status init_samples(nyb_batch *out, const nyb_context *ctx, const nyb
                .tokens = starts[samples],
                .workers = nyb_threads(ctx),
                .compute = compute_of(ctx),
-               .wide = wide};
+               .operands = asked.operands,
+               .wide = asked.wide};
     for (size_t i = 0; i < samples; i++) {
         if (starts[i + 1] <= starts[i] || starts[i + 1] - starts[i] > UINT32_MAX)
             return nyb_fail(err, NYB_E_ARG, "sample %zu is tokens %zu to %zu", i, starts[i],
@@ -250,18 +300,25 @@ static nyb_status init_samples(nyb_batch *out, const nyb_context *ctx, const nyb
 nyb_status nyb_batch_init(nyb_batch *out, const nyb_context *ctx, const nyb_model *model,
                           const size_t *starts, size_t samples, nyb_err *err)
 {
-    return init_samples(out, ctx, model, starts, samples, false, err);
+    return init_samples(out, ctx, model, starts, samples, (wishes){0}, err);
 }
 
 nyb_status nyb_batch_init_rounded(nyb_batch *out, const nyb_context *ctx, const nyb_model *model,
                                   const size_t *starts, size_t samples, nyb_err *err)
 {
-    return init_samples(out, ctx, model, starts, samples, true, err);
+    return init_samples(out, ctx, model, starts, samples, (wishes){.wide = true}, err);
 }
 
 nyb_status nyb_batch_init_even(nyb_batch *out, const nyb_context *ctx, const nyb_model *model,
                                size_t samples, size_t length, nyb_err *err)
 {
+    return nyb_batch_init_kept(out, ctx, model, samples, length, NYB_F32, err);
+}
+
+nyb_status nyb_batch_init_kept(nyb_batch *out, const nyb_context *ctx, const nyb_model *model,
+                               size_t samples, size_t length, nyb_dtype operands, nyb_err *err)
+{
+    assert(operands == NYB_F32 || operands == nyb_batch_operands(ctx, model));
     size_t tokens = 0;
     *out = (nyb_batch){0};
     if (!nyb_mul_size(samples, length, &tokens) || samples == SIZE_MAX)
@@ -271,7 +328,8 @@ nyb_status nyb_batch_init_even(nyb_batch *out, const nyb_context *ctx, const nyb
         return nyb_no_memory(err, "a batch of samples", samples, sizeof(*starts));
     for (size_t i = 0; i <= samples; i++)
         starts[i] = i * length;
-    const nyb_status status = nyb_batch_init(out, ctx, model, starts, samples, err);
+    const nyb_status status =
+        init_samples(out, ctx, model, starts, samples, (wishes){.operands = operands}, err);
     nyb_free(starts);
     return status;
 }

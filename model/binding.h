@@ -51,7 +51,11 @@ struct nyb_model {
     void *head_input;            // of nyb_weight_input_bytes()
 };
 
-nyb_columns nyb_columns_of(const nyb_model_config *config);
+// Columns of f32 that an operand of `width` columns takes in a row of nyb_batch.wide.
+size_t nyb_operand_columns(nyb_dtype operands, size_t width);
+
+// `operands`: of nyb_batch. Attention's columns do not depend on it.
+nyb_columns nyb_columns_of(const nyb_model_config *config, nyb_dtype operands);
 
 // Small tensor `vector` of the block, NULL where there is none.
 const nyb_tensor *nyb_vector_at(const nyb_model *model, size_t block, nyb_vector vector);

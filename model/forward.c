@@ -43,6 +43,7 @@ typedef struct stage_run {
     const uint32_t *tokens; // [rows] of an expert; NULL: row i is token i
     nyb_mat source;         // [*, stage.width] what the input is made of
     bool direct;            // it is the input itself
+    bool operand;           // as bf16: nyb_batch.operands
     size_t part_count;
     part parts[NYB_STAGE_LINEARS];
     uint32_t *packed[NYB_STAGE_LINEARS]; // weights of each part
@@ -103,8 +104,9 @@ static stage_run describe(const nyb_batch *batch, const nyb_block_weights *weigh
         r.tokens = batch->routes.tokens + starts[0];
         r.rows = starts[1] - starts[0];
     }
-    r.source = source_of(batch, &r.stage);
     r.direct = r.stage.norm < 0 && r.stage.source != NYB_FROM_ROUTED;
+    r.operand = r.direct && r.stage.source == NYB_FROM_WIDE && batch->operands == NYB_BF16;
+    r.source = r.operand ? batch->wide : source_of(batch, &r.stage);
     cut_parts(&r);
     return r;
 }
@@ -127,7 +129,9 @@ static void fill_input(const stage_run *r, const nyb_batch *batch, size_t row0, 
     for (size_t i = 0; i < out.rows; i++) {
         const size_t row = row0 + i;
         const float *const from = nyb_row(r->source, listed ? token_of(r, row) : row);
-        if (r->stage.norm >= 0)
+        if (r->operand)
+            r->ops->widen(nyb_row(out, i), from, out.cols);
+        else if (r->stage.norm >= 0)
             nyb_norm_row(&r->norm, nyb_row(out, i), from, out.cols);
         else
             memcpy(nyb_row(out, i), from, out.cols * sizeof(float));
@@ -260,7 +264,7 @@ static void multiply(const stage_run *r, nyb_mat out, nyb_mat in, size_t i, size
 
 // A tile of a stage's input, as it is and packed.
 typedef struct tile_input {
-    nyb_mat rows;
+    nyb_mat rows; // not set where it is kept as bf16
     const uint32_t *packed;
     size_t row0; // of the stage's input
     unsigned worker;
@@ -308,18 +312,28 @@ static void multiply_packed(const stage_run *r, nyb_mat out, const tile_input *i
     add_bias(r, out, bias ? bias + p->first + c0 : NULL);
 }
 
-// gate and up, panel by panel, so that both are still in the cache when they meet.
-static void run_gated_tile(const stage_run *r, const tile_input *in, size_t t0, size_t t1,
-                           float *scratch)
+// The hidden outputs of an MLP, panel by panel, so that they are still in the cache when gate and up
+// meet and when they are rounded.
+static void run_hidden_tile(const stage_run *r, const tile_input *in, size_t t0, size_t t1,
+                            float *scratch)
 {
-    const size_t cols = r->parts[0].rows;
+    const size_t cols = r->parts[0].rows, rows = t1 - t0;
+    const bool round = r->batch->operands == NYB_BF16;
     for (size_t c = 0; c < cols; c += NYB_PANEL_COLS) {
         const size_t end = cols - c < NYB_PANEL_COLS ? cols : c + NYB_PANEL_COLS;
-        const nyb_mat out = nyb_block(r->batch->wide, t0, t1, c, end);
-        const nyb_mat up = nyb_mat_of(scratch, t1 - t0, end - c);
+        const nyb_mat up = nyb_mat_of(scratch, rows, end - c);
+        const nyb_mat out = round ? nyb_mat_of(up.at + rows * up.cols, rows, up.cols)
+                                  : nyb_block(r->batch->wide, t0, t1, c, end);
         multiply_packed(r, out, in, 0, c, false);
-        multiply_packed(r, up, in, 1, c, false);
-        gate(r, out, up);
+        if (r->stage.then == NYB_THEN_GATE) {
+            multiply_packed(r, up, in, 1, c, false);
+            gate(r, out, up);
+        } else {
+            activate(r, out);
+        }
+        for (size_t i = 0; round && i < rows; i++)
+            r->ops->narrow((uint16_t *) (void *) nyb_row(r->batch->wide, t0 + i) + c,
+                           nyb_row(out, i), out.cols);
     }
 }
 
@@ -340,6 +354,16 @@ static void run_added_tile(const stage_run *r, const tile_input *in, size_t t0, 
         finish_rows(r, t0, out);
 }
 
+// Rows [t0, t1) of an input that is kept as bf16.
+static nyb_operand operand_rows(const stage_run *r, size_t t0, size_t t1)
+{
+    return (nyb_operand){.at = nyb_row(r->source, t0),
+                         .dtype = NYB_BF16,
+                         .rows = t1 - t0,
+                         .depth = r->stage.width,
+                         .stride = 2 * r->source.stride};
+}
+
 // All of a stage but attention, for one tile of rows.
 static void run_tile(void *arg, size_t index, unsigned worker)
 {
@@ -349,18 +373,18 @@ static void run_tile(void *arg, size_t index, unsigned worker)
     float *const scratch = nyb_row(r->batch->scratch, worker);
     float *const rest = scratch + (r->direct ? 0 : tile * r->stage.width);
     nyb_mat in = nyb_mat_of(scratch, t1 - t0, r->stage.width);
-    if (r->direct)
-        in = nyb_block(r->source, t0, t1, 0, r->stage.width);
-    else
+    if (!r->direct)
         fill_input(r, r->batch, t0, in);
+    else if (!r->operand)
+        in = nyb_block(r->source, t0, t1, 0, r->stage.width);
     uint32_t *const packed = r->batch->packed_in + worker * r->batch->packed_stride;
-    const nyb_operand rows = nyb_operand_of(in);
+    const nyb_operand rows = r->operand ? operand_rows(r, t0, t1) : nyb_operand_of(in);
     const nyb_gemm *const g = r->batch->gemm;
     const tile_input input = {.rows = in, .packed = packed, .row0 = t0, .worker = worker};
     nyb_gemm_pack(g, packed, &rows, 0, nyb_gemm_panels(in.rows, g->width));
 
-    if (r->stage.then == NYB_THEN_GATE) {
-        run_gated_tile(r, &input, t0, t1, rest);
+    if (r->stage.then == NYB_THEN_GATE || r->stage.then == NYB_THEN_ACTIVATE) {
+        run_hidden_tile(r, &input, t0, t1, rest);
     } else if (r->stage.then == NYB_THEN_RESIDUAL || r->stage.then == NYB_THEN_COLLECT) {
         run_added_tile(r, &input, t0, t1, rest);
     } else {
@@ -368,8 +392,6 @@ static void run_tile(void *arg, size_t index, unsigned worker)
             const size_t out = r->parts[i].out;
             const nyb_mat to = nyb_block(r->batch->wide, t0, t1, out, out + r->parts[i].rows);
             multiply_packed(r, to, &input, i, 0, false);
-            if (r->stage.then == NYB_THEN_ACTIVATE)
-                activate(r, to);
         }
     }
 }
@@ -454,25 +476,6 @@ static void run_narrow(const nyb_context *ctx, stage_run *r)
 }
 
 // ---- Stages of many rows -------------------------------------------------------------------
-
-size_t nyb_packed_words(const nyb_gemm *gemm, const nyb_model *model)
-{
-    size_t most = 0;
-    for (size_t b = 0; b < nyb_block_count(model); b++) {
-        for (size_t s = 0; s < nyb_stage_count(model, b); s++) {
-            const nyb_stage stage = nyb_stage_at(model, b, s);
-            const bool halves = stage.then == NYB_THEN_GATE && stage.count == 1;
-            size_t words = 0;
-            for (size_t i = stage.first; i < stage.first + stage.count; i++) {
-                const size_t rows = nyb_linear_at(model, b, i)->rows;
-                words +=
-                    (halves ? 2 : 1) * nyb_gemm_packed(gemm, halves ? rows / 2 : rows, stage.width);
-            }
-            most = words > most ? words : most;
-        }
-    }
-    return most;
-}
 
 // PACK_PANELS panels of one of the stage's parts.
 static void pack_weights(void *arg, size_t index, unsigned worker)
@@ -566,11 +569,12 @@ void nyb_stage_run(const nyb_context *ctx, const nyb_block_weights *weights, siz
                    nyb_batch *batch)
 {
     stage_run r = describe(batch, weights, stage);
+    const bool kept = batch->operands == NYB_BF16;
     r.batch = batch;
-    assert(nyb_threads(ctx) <= batch->workers);
+    assert(nyb_threads(ctx) <= batch->workers && !(kept && batch->rounding));
     if (stage == 0 && r.config->parallel)
         copy_rows(batch->start, batch->x);
-    if (r.rows > NYB_NARROW_TOKENS || (r.rows > 0 && batch->rounding))
+    if (r.rows > NYB_NARROW_TOKENS || (r.rows > 0 && (batch->rounding || kept)))
         run_wide(ctx, &r);
     else if (r.rows > 0)
         run_narrow(ctx, &r);

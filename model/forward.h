@@ -61,8 +61,11 @@ typedef struct nyb_batch {
     size_t sample_room, span_room; // what it was made for
     nyb_mat x;                     // [tokens, hidden] the residual stream
     nyb_mat wide;                  // [tokens, *] outputs of the last stage that did not go into x
-    nyb_mat start;                 // columns of wide: x at the block's beginning, where it is asked
-    nyb_mat routed, sum;           // likewise: the experts' input, and their summed outputs
+    // NYB_BF16: those that the next stage only multiplies are kept as the bf16 that products would
+    // round them to, from the beginning of their row of wide; NYB_F32: in their columns, as they are
+    nyb_dtype operands;
+    nyb_mat start;       // columns of wide: x at the block's beginning, where it is asked
+    nyb_mat routed, sum; // likewise: the experts' input, and their summed outputs
     nyb_routes routes;
     size_t longest;               // positions that the ropes are made for
     float *ropes[NYB_ROPES];      // [longest, dims] half cosines, half sines, of each position
@@ -79,6 +82,12 @@ typedef struct nyb_batch {
     const struct nyb_rounding *rounding; // of quantised layers' inputs; NULL: none
     void *memory;                        // behind all the pointers above
 } nyb_batch;
+
+// In what form a batch may keep what the next stage only multiplies, so that nothing but
+// nyb_stage_input() and the memory that it takes can tell: bf16 where products are made of bf16. Routers
+// send some experts so few tokens that their products are of f32, so a model that has any keeps
+// f32.
+nyb_dtype nyb_batch_operands(const nyb_context *ctx, const nyb_model *model);
 
 // Bytes that nyb_batch_init() allocates for this many tokens in samples of at most `longest`.
 // SIZE_MAX when they cannot be counted.
@@ -106,6 +115,14 @@ NYB_NODISCARD nyb_status nyb_batch_init_rounded(nyb_batch *out, const nyb_contex
 NYB_NODISCARD nyb_status nyb_batch_init_even(nyb_batch *out, const nyb_context *ctx,
                                              const nyb_model *model, size_t samples, size_t length,
                                              nyb_err *err);
+
+// As nyb_batch_init_even() with nyb_batch.operands as nyb_batch_operands() says, or NYB_F32, and the
+// bytes of that. Too few tokens for products of bf16 are kept as f32.
+NYB_NODISCARD nyb_status nyb_batch_init_kept(nyb_batch *out, const nyb_context *ctx,
+                                             const nyb_model *model, size_t samples, size_t length,
+                                             nyb_dtype operands, nyb_err *err);
+size_t nyb_batch_kept_bytes(const nyb_context *ctx, const nyb_model *model, size_t samples,
+                            size_t length, nyb_dtype operands);
 
 // As nyb_batch_init() for the next `tokens` tokens of one sequence, whose keys and values so far
 // are in the cache (which nyb_forward() extends) and which outlives the batch.
@@ -140,8 +157,8 @@ const uint32_t *nyb_stage_tokens(const nyb_batch *batch, const nyb_block_weights
 size_t nyb_stage_row_at(const nyb_batch *batch, const nyb_block_weights *weights, size_t stage,
                         size_t token);
 
-// Writes rows [row0, row0 + out.rows) of the f32 input of the stage's linears into out
-// [*, stage width]. Thread-safe for rows that do not overlap; the stage must be the next to run.
+// Writes rows [row0, row0 + out.rows) of the input of the stage's linears, as f32 whatever it is kept
+// as, into out [*, stage width]. Thread-safe for rows that do not overlap; the stage must be the next to run.
 void nyb_stage_input(const nyb_batch *batch, const nyb_block_weights *weights, size_t stage,
                      size_t row0, nyb_mat out);
 
@@ -153,12 +170,14 @@ void nyb_stage_run(const nyb_context *ctx, const nyb_block_weights *weights, siz
 // What a stage reads and leaves of a batch, for callers that keep it somewhere else in between.
 typedef struct nyb_stage_flow {
     bool x_in, x_out; // the residual stream is read, is changed
-    size_t wide_in;   // columns of batch->wide that are read
+    size_t wide_in;   // columns of batch->wide that are read, in f32
     size_t wide_out;  // columns that the next stage reads
     bool input_x;     // nyb_stage_input() reads x, else wide_in columns of batch->wide
 } nyb_stage_flow;
 
-nyb_stage_flow nyb_stage_flow_of(const nyb_model *model, size_t block, size_t stage);
+// operands: of the batch.
+nyb_stage_flow nyb_stage_flow_of(const nyb_model *model, nyb_dtype operands, size_t block,
+                                 size_t stage);
 
 // All stages of the block whose weights these are.
 void nyb_block_run(const nyb_context *ctx, const nyb_block_weights *weights, nyb_batch *batch);

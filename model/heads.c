@@ -141,7 +141,7 @@ void nyb_heads_run(const nyb_context *ctx, const nyb_block_weights *weights, nyb
         .batch = batch,
         .config = c,
         .ops = nyb_vector_ops_get(),
-        .at = nyb_columns_of(c),
+        .at = nyb_columns_of(c, batch->operands),
         .grouped = c->arch->qkv && c->arch->qkv_order == NYB_QKV_GROUPED,
         .qk_norm = c->qk_norm ? c->arch->qk_norm : NYB_QK_NONE,
         .q_norm = nyb_norm_of(weights, NYB_VECTOR_Q_NORM),

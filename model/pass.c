@@ -3,7 +3,8 @@
 #include "model/binding.h"
 #include "model/forward.h"
 
-nyb_stage_flow nyb_stage_flow_of(const nyb_model *model, size_t block, size_t stage)
+nyb_stage_flow nyb_stage_flow_of(const nyb_model *model, nyb_dtype operands, size_t block,
+                                 size_t stage)
 {
     const nyb_model_config *const c = nyb_model_config_of(model);
     const nyb_stage at = nyb_stage_at(model, block, stage);
@@ -11,18 +12,19 @@ nyb_stage_flow nyb_stage_flow_of(const nyb_model *model, size_t block, size_t st
     const bool wide = at.source == NYB_FROM_WIDE, residual = at.then == NYB_THEN_RESIDUAL;
     // Where more than the last stage's outputs outlasts a stage, all columns do.
     if (c->parallel || c->latent.kv_rank || c->experts.count) {
-        const size_t all = nyb_columns_of(c).count;
+        const size_t all = nyb_columns_of(c, operands).count;
         return (nyb_stage_flow){.x_in = true,
                                 .x_out = true,
                                 .wide_in = stage == 0 ? 0 : all,
                                 .wide_out = last ? 0 : all,
                                 .input_x = stage == 0};
     }
+    const size_t next = residual ? 0 : nyb_stage_at(model, block, stage + 1).width;
     return (nyb_stage_flow){
         .x_in = !wide || residual,
         .x_out = residual,
-        .wide_in = wide ? at.column + at.width : 0,
-        .wide_out = residual ? 0 : nyb_stage_at(model, block, stage + 1).width,
+        .wide_in = wide ? nyb_operand_columns(operands, at.width) : 0,
+        .wide_out = nyb_operand_columns(operands, next),
         .input_x = !wide,
     };
 }

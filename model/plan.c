@@ -18,11 +18,16 @@ typedef struct plan {
     nyb_err *err;
 } plan;
 
-nyb_columns nyb_columns_of(const nyb_model_config *c)
+size_t nyb_operand_columns(nyb_dtype operands, size_t width)
+{
+    return operands == NYB_BF16 ? (width + 1) / 2 : width;
+}
+
+nyb_columns nyb_columns_of(const nyb_model_config *c, nyb_dtype operands)
 {
     nyb_columns at = {.k = c->heads * c->head_dim};
-    size_t end = c->intermediate > c->hidden ? c->intermediate : c->hidden;
-    const size_t others[] = {c->embed_dim, c->experts.width, c->experts.shared_width};
+    size_t end = nyb_operand_columns(operands, c->intermediate);
+    const size_t others[] = {c->hidden, c->embed_dim, c->experts.width, c->experts.shared_width};
     at.v = at.k + c->kv_heads * c->head_dim;
     at.count = at.v + c->kv_heads * c->value_dim;
     if (c->value_dim != c->head_dim) { // else it takes the queries' place
@@ -370,7 +375,7 @@ nyb_status nyb_bind_block(nyb_model *m, size_t block, nyb_err *err)
               .config = c,
               .block = b,
               .index = block,
-              .columns = nyb_columns_of(c),
+              .columns = nyb_columns_of(c, NYB_F32),
               .err = err};
     add_parts(&p);
     return p.status;

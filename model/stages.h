@@ -11,7 +11,8 @@
 enum {
     NYB_NARROW_TOKENS = 32, // stages up to here are cut by output rows, larger ones by tokens
     NYB_QUERY_TILE = NYB_ATTEND_TILE, // queries of a span
-    NYB_PANEL_COLS = 1024,            // columns of a side output that are in flight
+    NYB_PANEL_COLS =
+        512, // columns of an output that are in flight before the next stage reads them
 };
 
 // Rows of one task of a stage above NYB_NARROW_TOKENS.
@@ -24,9 +25,6 @@ size_t nyb_head_tile(const nyb_model_config *config);
 size_t nyb_scratch_floats(const nyb_gemm *gemm, const nyb_model_config *config, size_t tokens,
                           size_t positions);
 
-// Words that the packed weights of the largest stage take.
-size_t nyb_packed_words(const nyb_gemm *gemm, const nyb_model *model);
-
 // Whether attention asks for all scores of a query at once: soft caps, linear biases, chunks,
 // later tokens, values of another size than keys.
 bool nyb_needs_scores(const nyb_model_config *config);
@@ -38,7 +36,8 @@ void nyb_keep_least(atomic_size_t *least, size_t value);
 // keys and values go there too. `attention_run` does it first.
 void nyb_heads_run(const nyb_context *ctx, const nyb_block_weights *weights, nyb_batch *batch);
 
-// Attention over the q, k and v columns of batch->wide; its output goes to the columns for it.
+// Attention over the q, k and v columns of batch->wide; its output goes to the columns for it, or
+// to where batch->operands says.
 void nyb_attention_run(const nyb_context *ctx, const nyb_block_weights *weights, nyb_batch *batch);
 
 // Sends the tokens of x to the block's experts.

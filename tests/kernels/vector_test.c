@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/cpu.h"
+#include "core/dtype.h"
 #include "kernels/vector.h"
 
 enum { MOST = 700, GUARD = 24, LEVELS = 3 };
@@ -56,6 +57,9 @@ static void levels_give_the_same_bits(void **state)
             SAME(ref->add(want, b, n), ops->add(got, b, n));
             SAME(ref->add_scaled(want, b, 0.7f, n), ops->add_scaled(got, b, 0.7f, n));
             SAME(ref->scale(want, 0.3f, n), ops->scale(got, 0.3f, n));
+            SAME(ref->narrow(want, b, n), ops->narrow(got, b, n));
+            SAME(ref->narrow(want, want, n), ops->narrow(got, got, n));
+            SAME(ref->widen(want, b, n), ops->widen(got, b, n));
             double sum_want = 0, sum_got = 0;
             SAME(sum_want = ref->softmax(want, n), sum_got = ops->softmax(got, n));
             assert_true(sum_want == sum_got);
@@ -161,6 +165,36 @@ static void bad_numbers_are_found(void **state)
     }
 }
 
+// Ties, numbers too small for a leading one, infinities and what is not a number among them.
+static void narrowing_rounds_to_nearest_even(void **state)
+{
+    (void) state;
+    static const uint32_t bits[] = {0x3f808000, 0x3f818000, 0x3f808001, 0x3f807fff, 0x00008000,
+                                    0x00018000, 0x80000001, 0x7f7fffff, 0x7f800000, 0xff800000,
+                                    0x7f800001, 0xffc12345, 0x80000000};
+    enum { N = 4 * sizeof(bits) / sizeof(bits[0]) };
+    float x[N], wide[N];
+    uint16_t got[N];
+    for (size_t l = 0; l < LEVELS; l++) {
+        if (!has(levels[l]))
+            continue;
+        const nyb_vector_ops *const ops = nyb_vector_ops_for(levels[l]);
+        for (size_t i = 0; i < N; i++)
+            x[i] = nyb_f32_of_bits(bits[i % (N / 4)]);
+        ops->narrow(got, x, N);
+        ops->widen(wide, got, N);
+        ops->narrow(x, x, N); // in place
+        assert_memory_equal(x, got, sizeof(got));
+        for (size_t i = 0; i < N; i++) {
+            const float value = nyb_f32_of_bits(bits[i % (N / 4)]);
+            assert_int_equal(got[i], nyb_bf16_of_f32(value));
+            assert_int_equal(nyb_f32_bits(wide[i]), (uint32_t) got[i] << 16);
+        }
+    }
+    assert_int_equal(got[0], 0x3f80);
+    assert_int_equal(got[1], 0x3f82);
+}
+
 static void argmax_takes_the_first_of_equals(void **state)
 {
     (void) state;
@@ -182,6 +216,7 @@ int main(void)
         cmocka_unit_test(operations_are_their_formulas),
         cmocka_unit_test(extremes_stay_sane),
         cmocka_unit_test(bad_numbers_are_found),
+        cmocka_unit_test(narrowing_rounds_to_nearest_even),
         cmocka_unit_test(argmax_takes_the_first_of_equals),
     };
     return cmocka_run_group_tests_name("vector", tests, NULL, NULL);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/dtype.h"
 #include "core/memory.h"
 #include "kernels/vector.h"
 #include "model/forward.h"
@@ -219,6 +220,81 @@ static void stages_run_on_the_inputs_they_show(void **state)
     nyb_model_close(model);
 }
 
+enum { KEPT_SAMPLES = 6, KEPT_LENGTH = 20, KEPT_TOKENS = KEPT_SAMPLES * KEPT_LENGTH };
+
+// What is seen of a pass over some samples of a batch: every stage's input as bf16, and x behind it.
+typedef struct seen {
+    uint16_t *inputs; // [stages of all blocks, KEPT_TOKENS, 172]
+    float *x;         // [blocks, KEPT_TOKENS, 64]
+    size_t bytes;     // of the batch
+} seen;
+
+static seen see_pass(nyb_model *model, size_t samples, nyb_dtype operands)
+{
+    const nyb_context ctx = {.threads = 2, .compute = NYB_COMPUTE_BF16};
+    const size_t stages = nyb_stage_count(model, 0), blocks = nyb_block_count(model);
+    uint32_t ids[KEPT_TOKENS];
+    static float row[172];
+    nyb_batch batch;
+    nyb_block_weights weights;
+    seen s = {.inputs = nyb_alloc(blocks * stages * KEPT_TOKENS * 172, sizeof(*s.inputs)),
+              .x = nyb_alloc(blocks * KEPT_TOKENS * 64, sizeof(*s.x)),
+              .bytes = nyb_batch_kept_bytes(&ctx, model, KEPT_SAMPLES, KEPT_LENGTH, operands)};
+    fill_ids(ids, KEPT_TOKENS, 512, 15);
+    assert_int_equal(
+        nyb_batch_init_kept(&batch, &ctx, model, KEPT_SAMPLES, KEPT_LENGTH, operands, NULL),
+        NYB_OK);
+    assert_int_equal(batch.operands, operands);
+    nyb_batch_use(&batch, samples);
+    assert_int_equal(nyb_block_weights_init(&weights, model, NULL), NYB_OK);
+    assert_int_equal(nyb_embed(&ctx, &batch, ids, NULL), NYB_OK);
+    for (size_t b = 0; b < blocks; b++) {
+        assert_int_equal(nyb_block_weights_load(&ctx, &weights, b, NULL), NYB_OK);
+        for (size_t i = 0; i < stages; i++) {
+            const size_t width = nyb_stage_at(model, b, i).width;
+            for (size_t t = 0; t < batch.tokens; t++) {
+                nyb_stage_input(&batch, &weights, i, t, nyb_mat_of(row, 1, width));
+                nyb_narrow(s.inputs + ((b * stages + i) * KEPT_TOKENS + t) * 172, NYB_BF16, row,
+                           width);
+            }
+            nyb_stage_run(&ctx, &weights, i, &batch);
+        }
+        memcpy(s.x + b * KEPT_TOKENS * 64, batch.x.at, batch.tokens * 64 * sizeof(float));
+    }
+    nyb_batch_clear(&batch);
+    nyb_block_weights_clear(&weights);
+    return s;
+}
+
+// Products and Hessians read the same bits whether a batch keeps operands as bf16 or as f32, and
+// where the samples at hand are so few that a batch made for them would multiply in f32.
+static void operands_kept_as_bf16_change_no_bit(void **state)
+{
+    (void) state;
+    nyb_model *const model = open_stories();
+    const nyb_context bf16 = {.compute = NYB_COMPUTE_BF16}, f32 = {.compute = NYB_COMPUTE_F32};
+    const size_t rows = nyb_stage_count(model, 0) * nyb_block_count(model);
+    assert_int_equal(nyb_batch_operands(&bf16, model), NYB_BF16);
+    assert_int_equal(nyb_batch_operands(&f32, model), NYB_F32);
+    assert_int_equal(nyb_batch_operands(NULL, model), NYB_F32);
+    const seen want = see_pass(model, KEPT_SAMPLES, NYB_F32);
+    const seen got = see_pass(model, KEPT_SAMPLES, NYB_BF16);
+    const seen one = see_pass(model, 1, NYB_BF16);
+    assert_true(got.bytes + KEPT_TOKENS * 24 * sizeof(float) < want.bytes);
+    assert_memory_equal(want.inputs, got.inputs, rows * KEPT_TOKENS * 172 * 2);
+    for (size_t r = 0; r < rows; r++)
+        assert_memory_equal(want.inputs + r * KEPT_TOKENS * 172, one.inputs + r * KEPT_TOKENS * 172,
+                            KEPT_LENGTH * 172 * sizeof(uint16_t));
+    assert_memory_equal(want.x, got.x, nyb_block_count(model) * KEPT_TOKENS * 64 * sizeof(float));
+    assert_true(got.inputs[(rows - 1) * KEPT_TOKENS * 172] != 0);
+    const seen *const all[] = {&want, &got, &one};
+    for (size_t i = 0; i < 3; i++) {
+        nyb_free(all[i]->inputs);
+        nyb_free(all[i]->x);
+    }
+    nyb_model_close(model);
+}
+
 static void bytes_are_known_before(void **state)
 {
     (void) state;
@@ -263,6 +339,7 @@ int main(void)
         cmocka_unit_test(ragged_batches_equal_single_samples),
         cmocka_unit_test(cached_decoding_equals_one_pass),
         cmocka_unit_test(stages_run_on_the_inputs_they_show),
+        cmocka_unit_test(operands_kept_as_bf16_change_no_bit),
         cmocka_unit_test(bytes_are_known_before),
         cmocka_unit_test(bad_batches_are_refused),
     };
