@@ -11,6 +11,7 @@
 #include "core/file.h"
 #include "core/log.h"
 #include "core/threads.h"
+#include "gptq/hessian.h"
 #include "nybble/calibrate.h"
 #include "nybble/version.h"
 
@@ -30,10 +31,10 @@ typedef struct making {
 
 // ---- One stage ------------------------------------------------------------------------------
 
-static nyb_status add_inputs(void *arg, nyb_mat x, nyb_err *err)
+static nyb_status add_inputs(void *arg, const nyb_pass_rows *rows, nyb_err *err)
 {
     making *const m = arg;
-    const nyb_status status = nyb_hessian_add(m->ctx, &m->unit, x, err);
+    const nyb_status status = nyb_hessian_add_operand(m->ctx, &m->unit, &rows->operand, err);
     return status == NYB_OK ? nyb_hessian_sum_take(m->ctx, &m->sum, &m->unit, err) : status;
 }
 

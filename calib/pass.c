@@ -114,21 +114,26 @@ static void run_gather(gather *g)
 }
 
 // Rows [t, t + rows) of the stage's input in the pass's tile, and in the other pass's, where that has
-// them from row `beside` on, what its own differ by. Returns how many count.
-static size_t gather_tile(nyb_pass *p, size_t stage, size_t t, size_t rows, size_t beside)
+// them from row `beside` on, what its own differ by. Those that count, that is; all of them stay where
+// they are kept if they can be multiplied there.
+static nyb_pass_rows gather_tile(nyb_pass *p, size_t stage, size_t t, size_t rows, size_t beside)
 {
     gather g = gather_of(p, stage, t, rows);
-    p->off = (nyb_mat){0};
+    nyb_pass_rows out = {0};
+    if (!marks_of(p) &&
+        nyb_stage_operand(&p->activations.batch, &p->weights, stage, t, rows, &out.operand))
+        return out;
     if (beside == not_beside) {
         run_gather(&g);
-        return keep_marked(&g);
+    } else {
+        gather other = gather_of(p->beside, stage, beside, rows);
+        other.from = &g;
+        run_gather(&other);
+        out.off = nyb_mat_of(p->beside->tile, keep_marked(&other), g.into.cols);
     }
-    gather other = gather_of(p->beside, stage, beside, rows);
-    other.from = &g;
-    run_gather(&other);
-    const size_t kept = keep_marked(&g);
-    p->off = nyb_mat_of(p->beside->tile, keep_marked(&other), g.into.cols);
-    return kept;
+    out.x = nyb_mat_of(p->tile, keep_marked(&g), g.into.cols);
+    out.operand = nyb_operand_of(out.x);
+    return out;
 }
 
 // Where the other pass has the unit that is the chunk's `index`-th: its first row.
@@ -145,7 +150,6 @@ static nyb_status show(nyb_pass *p, size_t stage, nyb_pass_use *use, void *arg, 
 {
     const nyb_batch *const batch = &p->activations.batch;
     const size_t length = p->activations.length, unit = nyb_activations_unit(length) * length;
-    const size_t width = nyb_stage_at(p->model, p->weights.index, stage).width;
     nyb_status status = NYB_OK;
     for (size_t u = 0; u < batch->tokens; u += unit) {
         const size_t stop = batch->tokens - u < unit ? batch->tokens : u + unit;
@@ -154,10 +158,10 @@ static nyb_status show(nyb_pass *p, size_t stage, nyb_pass_use *use, void *arg, 
         const size_t beside = row_beside(p, stage, u / unit, unit);
         for (size_t t = first; status == NYB_OK && t < end; t += NYB_UNIT_TOKENS) {
             const size_t rows = end - t < NYB_UNIT_TOKENS ? end - t : NYB_UNIT_TOKENS;
-            const size_t kept =
+            const nyb_pass_rows shown =
                 gather_tile(p, stage, t, rows, beside == not_beside ? beside : beside + t - first);
-            if (kept > 0)
-                status = use(arg, nyb_mat_of(p->tile, kept, width), err);
+            if (shown.operand.rows > 0)
+                status = use(arg, &shown, err);
         }
     }
     return status;

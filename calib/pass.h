@@ -18,8 +18,6 @@ typedef struct nyb_pass {
     // as many chunks. NULL: none.
     struct nyb_pass *beside;
     size_t beside_step;
-    nyb_mat
-        off; // what beside's rows differ by from those that are shown; .at NULL: not among its own
 } nyb_pass;
 
 static const size_t nyb_no_stage = SIZE_MAX;
@@ -44,9 +42,15 @@ void nyb_pass_close(nyb_pass *pass); // zeroed is fine
 // Columns of the widest input of a linear layer.
 size_t nyb_pass_width(const nyb_model *model);
 
-// Sees some rows [at most NYB_UNIT_TOKENS, width] of a stage's input: those of tokens that count.
-// The rows are cut by shape alone: into units of samples, and units into pieces.
-typedef nyb_status nyb_pass_use(void *arg, nyb_mat x, nyb_err *err);
+// Some rows [at most NYB_UNIT_TOKENS, width] of a stage's input: those of tokens that count. The rows are
+// cut by shape alone: into units of samples, and units into pieces.
+typedef struct nyb_pass_rows {
+    nyb_operand operand;
+    nyb_mat x;   // the same as f32; .at NULL where they stay as bf16
+    nyb_mat off; // what beside's rows differ by from these; .at NULL: they are not among its own
+} nyb_pass_rows;
+
+typedef nyb_status nyb_pass_use(void *arg, const nyb_pass_rows *rows, nyb_err *err);
 
 // Embeds all tokens: what the first block begins with.
 NYB_NODISCARD nyb_status nyb_pass_embed(nyb_pass *pass, nyb_err *err);

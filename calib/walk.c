@@ -9,6 +9,7 @@
 #include "calib/pass.h"
 #include "core/log.h"
 #include "core/threads.h"
+#include "gptq/hessian.h"
 
 typedef struct walk {
     const nyb_context *ctx;
@@ -28,11 +29,11 @@ typedef struct walk {
 
 // ---- One stage's Hessian ------------------------------------------------------------------
 
-static nyb_status accumulate(void *arg, nyb_mat x, nyb_err *err)
+static nyb_status accumulate(void *arg, const nyb_pass_rows *rows, nyb_err *err)
 {
     walk *const w = arg;
-    return w->pass.off.at ? nyb_beside_add(&w->beside, &w->hessian, x, w->pass.off, err)
-                          : nyb_hessian_add(w->ctx, &w->hessian, x, err);
+    return rows->off.at ? nyb_beside_add(&w->beside, &w->hessian, rows->x, rows->off, err)
+                        : nyb_hessian_add_operand(w->ctx, &w->hessian, &rows->operand, err);
 }
 
 // The factor of a stored Hessian, which an earlier run may have made.

@@ -1,6 +1,8 @@
+#include "gptq/hessian.h"
+
+#include <assert.h>
+
 #include "core/memory.h"
-#include "kernels/gemm.h"
-#include "nybble/gptq.h"
 
 nyb_status nyb_hessian_init(nyb_hessian *out, size_t n, nyb_err *err)
 {
@@ -47,26 +49,39 @@ static nyb_status make_room(nyb_hessian *hessian, size_t bytes, nyb_err *err)
 }
 
 // Tokens [t, t + NYB_HESSIAN_SLICE) of x^T.
-static nyb_operand slice_at(nyb_mat x, size_t t)
+static nyb_operand slice_at(const nyb_operand *x, size_t t)
 {
-    const size_t end = x.rows - t < NYB_HESSIAN_SLICE ? x.rows : t + NYB_HESSIAN_SLICE;
-    return nyb_operand_turned(nyb_block(x, t, end, 0, x.cols));
+    const size_t left = x->rows - t, bytes = x->dtype == NYB_BF16 ? 2 : 4;
+    return (nyb_operand){.at = (const unsigned char *) x->at + t * x->stride * bytes,
+                         .dtype = x->dtype,
+                         .rows = x->depth,
+                         .depth = left < NYB_HESSIAN_SLICE ? left : NYB_HESSIAN_SLICE,
+                         .stride = x->stride,
+                         .down = true};
 }
 
-nyb_status nyb_hessian_add(const nyb_context *ctx, nyb_hessian *hessian, nyb_mat x, nyb_err *err)
+nyb_status nyb_hessian_add_operand(const nyb_context *ctx, nyb_hessian *hessian,
+                                   const nyb_operand *x, nyb_err *err)
 {
     const size_t n = hessian->h.rows;
-    if (x.cols != n)
-        return nyb_fail(err, NYB_E_SHAPE, "activations have %zu columns, the hessian %zu", x.cols,
+    assert(!x->down);
+    if (x->depth != n)
+        return nyb_fail(err, NYB_E_SHAPE, "activations have %zu columns, the hessian %zu", x->depth,
                         n);
-    const nyb_status status = make_room(hessian, nyb_hessian_scratch(ctx, n, x.rows), err);
-    for (size_t t = 0; status == NYB_OK && t < x.rows; t += NYB_HESSIAN_SLICE) {
+    const nyb_status status = make_room(hessian, nyb_hessian_scratch(ctx, n, x->rows), err);
+    for (size_t t = 0; status == NYB_OK && t < x->rows; t += NYB_HESSIAN_SLICE) {
         const nyb_operand slice = slice_at(x, t);
         nyb_syrk_run(ctx, gemm_of(ctx), hessian->h, &slice, hessian->scratch);
     }
     if (status == NYB_OK)
-        hessian->tokens += x.rows;
+        hessian->tokens += x->rows;
     return status;
+}
+
+nyb_status nyb_hessian_add(const nyb_context *ctx, nyb_hessian *hessian, nyb_mat x, nyb_err *err)
+{
+    const nyb_operand operand = nyb_operand_of(x);
+    return nyb_hessian_add_operand(ctx, hessian, &operand, err);
 }
 
 nyb_status nyb_hessian_add_cross(const nyb_context *ctx, nyb_hessian *hessian, nyb_mat x,
@@ -79,8 +94,9 @@ nyb_status nyb_hessian_add_cross(const nyb_context *ctx, nyb_hessian *hessian, n
                         "cross-moment %zu x %zu",
                         x.rows, x.cols, d.rows, d.cols, n, cross.rows, cross.cols);
     const nyb_status status = make_room(hessian, 2 * nyb_hessian_scratch(ctx, n, x.rows), err);
+    const nyb_operand all_x = nyb_operand_of(x), all_d = nyb_operand_of(d);
     for (size_t t = 0; status == NYB_OK && t < x.rows; t += NYB_HESSIAN_SLICE) {
-        const nyb_operand of_x = slice_at(x, t), of_d = slice_at(d, t);
+        const nyb_operand of_x = slice_at(&all_x, t), of_d = slice_at(&all_d, t);
         nyb_syrk_cross_run(ctx, gemm_of(ctx), hessian->h, cross, &of_x, &of_d, hessian->scratch);
     }
     if (status == NYB_OK)

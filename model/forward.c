@@ -171,6 +171,26 @@ void nyb_stage_input(const nyb_batch *batch, const nyb_block_weights *weights, s
     fill_input(&r, batch, row0, out);
 }
 
+// Rows [t0, t1) of an input that is kept as bf16.
+static nyb_operand operand_rows(const stage_run *r, size_t t0, size_t t1)
+{
+    return (nyb_operand){.at = nyb_row(r->source, t0),
+                         .dtype = NYB_BF16,
+                         .rows = t1 - t0,
+                         .depth = r->stage.width,
+                         .stride = 2 * r->source.stride};
+}
+
+bool nyb_stage_operand(const nyb_batch *batch, const nyb_block_weights *weights, size_t stage,
+                       size_t row0, size_t rows, nyb_operand *out)
+{
+    const stage_run r = describe(batch, weights, stage);
+    assert(row0 + rows <= r.rows);
+    if (r.operand)
+        *out = operand_rows(&r, row0, row0 + rows);
+    return r.operand;
+}
+
 // ---- What becomes of its output ------------------------------------------------------------
 
 static void gate(const stage_run *r, nyb_mat out, nyb_mat up)
@@ -352,16 +372,6 @@ static void run_added_tile(const stage_run *r, const tile_input *in, size_t t0, 
     multiply_packed(r, out, in, 0, 0, true);
     if (r->stage.post == NYB_POST_SUM)
         finish_rows(r, t0, out);
-}
-
-// Rows [t0, t1) of an input that is kept as bf16.
-static nyb_operand operand_rows(const stage_run *r, size_t t0, size_t t1)
-{
-    return (nyb_operand){.at = nyb_row(r->source, t0),
-                         .dtype = NYB_BF16,
-                         .rows = t1 - t0,
-                         .depth = r->stage.width,
-                         .stride = 2 * r->source.stride};
 }
 
 // All of a stage but attention, for one tile of rows.

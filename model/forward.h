@@ -162,6 +162,11 @@ size_t nyb_stage_row_at(const nyb_batch *batch, const nyb_block_weights *weights
 void nyb_stage_input(const nyb_batch *batch, const nyb_block_weights *weights, size_t stage,
                      size_t row0, nyb_mat out);
 
+// The same rows where the batch keeps them, until the stage runs. False where it does not keep them
+// as bf16.
+bool nyb_stage_operand(const nyb_batch *batch, const nyb_block_weights *weights, size_t stage,
+                       size_t row0, size_t rows, nyb_operand *out);
+
 // Runs the stage's linears with the weights as they are now, and what follows up to the next
 // stage's input, for all tokens. After a block's last stage x is the block's output.
 void nyb_stage_run(const nyb_context *ctx, const nyb_block_weights *weights, size_t stage,

@@ -3,7 +3,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "nybble/gptq.h"
+#include "core/dtype.h"
+#include "gptq/hessian.h"
 
 enum { N = 410, TOKENS = 1300 };
 
@@ -88,6 +89,30 @@ static void bf16_sums_are_near(void **state)
     nyb_hessian_clear(&hessian[1]);
 }
 
+// Activations that lie as bf16 add up to what their f32 do, to the last bit.
+static void rounded_activations_give_the_same_sum(void **state)
+{
+    enum { STRIDE = N + 22 };
+    static uint16_t rounded[TOKENS * STRIDE];
+    const nyb_context ctx = {.threads = 2, .compute = NYB_COMPUTE_BF16};
+    nyb_hessian want, got;
+    (void) state;
+    fill(6);
+    for (size_t t = 0; t < TOKENS; t++)
+        nyb_narrow(rounded + t * STRIDE, NYB_BF16, x + t * N, N);
+    const nyb_operand operand = {
+        .at = rounded, .dtype = NYB_BF16, .rows = TOKENS, .depth = N, .stride = STRIDE};
+    assert_int_equal(nyb_hessian_init(&want, N, NULL), NYB_OK);
+    assert_int_equal(nyb_hessian_init(&got, N, NULL), NYB_OK);
+    assert_int_equal(nyb_hessian_add(&ctx, &want, nyb_mat_of(x, TOKENS, N), NULL), NYB_OK);
+    assert_int_equal(nyb_hessian_add_operand(&ctx, &got, &operand, NULL), NYB_OK);
+    assert_int_equal(got.tokens, TOKENS);
+    assert_true(nyb_row(got.h, 0)[0] > 0.0f);
+    assert_memory_equal(want.h.at, got.h.at, N * N * sizeof(float));
+    nyb_hessian_clear(&want);
+    nyb_hessian_clear(&got);
+}
+
 // tr(W H W^T) is |X W^T|^2.
 static void loss_is_the_error_of_the_output(void **state)
 {
@@ -169,6 +194,7 @@ int main(void)
         cmocka_unit_test(sum_is_that_of_f64),
         cmocka_unit_test(batches_and_threads_do_not_change_bits),
         cmocka_unit_test(bf16_sums_are_near),
+        cmocka_unit_test(rounded_activations_give_the_same_sum),
         cmocka_unit_test(loss_is_the_error_of_the_output),
         cmocka_unit_test(shapes_are_checked),
     };
