@@ -6,8 +6,6 @@
 #include "core/cpu.h"
 #include "kernels/gemm_levels.h"
 
-enum { PACK_WORDS = 16 };
-
 const nyb_gemm *nyb_gemm_for(nyb_compute compute, unsigned cpu)
 {
     const bool rounded = compute == NYB_COMPUTE_BF16;
@@ -35,8 +33,8 @@ void nyb_gemm_pack(const nyb_gemm *g, uint32_t *to, const nyb_operand *from, siz
     const size_t words = nyb_gemm_depth(g, from->depth);
     assert(from->dtype == NYB_F32 || from->dtype == NYB_BF16);
     // Panel by panel inside a few rows of memory, so that a row's cache lines are used up.
-    for (size_t w = 0; w < words; w += PACK_WORDS) {
-        const size_t stop = words - w < PACK_WORDS ? words : w + PACK_WORDS;
+    for (size_t w = 0; w < words; w += NYB_GEMM_PACK_WORDS) {
+        const size_t stop = words - w < NYB_GEMM_PACK_WORDS ? words : w + NYB_GEMM_PACK_WORDS;
         for (size_t p = first; p < end; p++)
             g->pack(to + p * nyb_gemm_panel(g, from->depth), from,
                     &(nyb_pack_part){.row0 = p * g->width, .begin = w, .end = stop});

@@ -17,10 +17,11 @@
 #include "nybble/tensor.h"
 
 enum {
-    NYB_GEMM_WORDS = 256,  // words of k that are summed before the result is touched
-    NYB_GEMM_TALLEST = 8,  // bounds of the levels' height and width
-    NYB_GEMM_WIDEST = 32,  //
-    NYB_GEMM_APART = 2048, // words that nyb_gemm_panel() adds at most
+    NYB_GEMM_WORDS = 256,     // words of k that are summed before the result is touched
+    NYB_GEMM_PACK_WORDS = 16, // words that are packed of all panels before the next ones
+    NYB_GEMM_TALLEST = 8,     // bounds of the levels' height and width
+    NYB_GEMM_WIDEST = 32,     //
+    NYB_GEMM_APART = 2048,    // words that nyb_gemm_panel() adds at most
 };
 
 // A matrix of f32 or bf16 to be packed; the k-th element of row i is

@@ -77,6 +77,14 @@ static inline size_t bytes_of(nyb_dtype dtype)
     return dtype == NYB_BF16 ? 2 : 4;
 }
 
+// Asks for memory that is read after the other panels of these words: it comes from far away, in
+// pieces of a few lines that the CPU does not foresee.
+static inline void ask_for(const unsigned char *x, size_t ahead, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i += 64)
+        __builtin_prefetch((const void *) ((uintptr_t) x + ahead + i), 0, 2);
+}
+
 // The words [0, LANES) of the elements at x, which follow each other.
 static inline void load_along(words *v, const void *x, nyb_dtype dtype, content what)
 {
@@ -130,8 +138,11 @@ static inline __attribute__((always_inline)) void load_square(words v[LANES],
     const unsigned char *const x =
         (const unsigned char *) from->at + (row0 * from->stride + w * step) * bytes;
     if (rows >= LANES && left >= LANES * step) {
-        for (size_t i = 0; i < LANES; i++)
+        for (size_t i = 0; i < LANES; i++) {
+            ask_for(x + i * from->stride * bytes, NYB_GEMM_PACK_WORDS * step * bytes,
+                    LANES * step * bytes);
             load_along(&v[i], x + i * from->stride * bytes, dtype, what);
+        }
         return;
     }
     for (size_t i = 0; i < LANES; i++) {
@@ -206,6 +217,8 @@ static inline __attribute__((always_inline)) void pack_down(uint32_t *to, const 
             const unsigned char *const x =
                 (const unsigned char *) from->at + (w * step * from->stride + row) * bytes;
             words v = {0}, next = {0};
+            for (size_t i = 0; n > 0 && i < step; i++)
+                ask_for(x, (NYB_GEMM_PACK_WORDS * step + i) * from->stride * bytes, LANES * bytes);
             if (n > 0)
                 load_down(&v, x, n, dtype);
             if (what == CONTENT_PAIR && n > 0 && w * 2 + 1 < from->depth)
