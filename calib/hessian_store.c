@@ -436,9 +436,10 @@ nyb_status nyb_hessian_store_read(nyb_hessian_store *store, const char *module, 
                                   nyb_hessian *out, nyb_err *err)
 {
     nyb_store_entry entry;
+    nyb_hessian_empty(out);
     nyb_status status = nyb_hessian_store_entry(store, module, &entry, err);
     if (status == NYB_OK)
-        status = nyb_hessian_init(out, n, err);
+        status = nyb_hessian_renew(out, n, err);
     if (status != NYB_OK)
         return status;
     out->tokens = entry.tokens;

@@ -100,8 +100,8 @@ NYB_NODISCARD nyb_status nyb_hessian_store_add(const nyb_context *ctx, nyb_hessi
                                                const char *module, nyb_hessian_sum *sum,
                                                nyb_err *err);
 
-// The layer's Hessian of order n, in f32; `out` is initialised here. Errors as above; out holds
-// nothing then.
+// The layer's Hessian of order n, in f32, as nyb_hessian_renew() makes one of `out`, which is zeroed
+// or was used before. Errors as above; out->h.at is NULL then.
 NYB_NODISCARD nyb_status nyb_hessian_store_read(nyb_hessian_store *store, const char *module,
                                                 size_t n, nyb_hessian *out, nyb_err *err);
 

@@ -281,7 +281,7 @@ static nyb_status pass(walk *w, size_t block, size_t run, size_t next, nyb_err *
     nyb_status status = NYB_OK;
     const size_t width = next != nyb_no_stage ? nyb_stage_at(w->job->model, block, next).width : 0;
     if (width)
-        status = nyb_hessian_init(&w->hessian, width, err);
+        status = nyb_hessian_renew(&w->hessian, width, err);
     if (status == NYB_OK && width && w->pass.beside)
         status = nyb_beside_begin(&w->beside, width, err);
     return status == NYB_OK ? nyb_pass_stage(&w->pass, run, next, accumulate, w, err) : status;
@@ -350,7 +350,7 @@ static nyb_status round_stage(walk *w, size_t block, size_t stage_index, nyb_err
             status = round_as_allowed(w, &layers[i], stage.expert, err);
     }
     nyb_gptq_factor_clear(&w->factor);
-    nyb_hessian_clear(&w->hessian);
+    nyb_hessian_empty(&w->hessian);
     return status;
 }
 

@@ -1,25 +1,49 @@
 #include "gptq/hessian.h"
 
 #include <assert.h>
+#include <string.h>
 
 #include "core/memory.h"
 
 nyb_status nyb_hessian_init(nyb_hessian *out, size_t n, nyb_err *err)
 {
     *out = (nyb_hessian){0};
+    return nyb_hessian_renew(out, n, err);
+}
+
+nyb_status nyb_hessian_renew(nyb_hessian *hessian, size_t n, nyb_err *err)
+{
     size_t count = 0;
+    nyb_hessian_empty(hessian);
     if (n == 0)
         return nyb_fail(err, NYB_E_ARG, "hessian of 0 columns");
-    float *const at = nyb_mul_size(n, n, &count) ? nyb_alloc(count, sizeof(float)) : NULL;
-    if (!at)
+    const bool counted = nyb_mul_size(n, n, &count);
+    if (hessian->kept && counted && count <= hessian->room) {
+        memset(hessian->kept, 0, count * sizeof(float));
+    } else {
+        nyb_hessian_clear(hessian);
+        hessian->kept = counted ? nyb_alloc(count, sizeof(float)) : NULL;
+        hessian->room = count;
+    }
+    if (!hessian->kept)
         return nyb_no_memory(err, "hessian", n, n * sizeof(float));
-    out->h = nyb_mat_of(at, n, n);
+    hessian->h = nyb_mat_of(hessian->kept, n, n);
+    hessian->kept = NULL;
     return NYB_OK;
+}
+
+void nyb_hessian_empty(nyb_hessian *hessian)
+{
+    if (hessian->h.at)
+        hessian->kept = hessian->h.at;
+    hessian->h = (nyb_mat){0};
+    hessian->tokens = 0;
 }
 
 void nyb_hessian_clear(nyb_hessian *hessian)
 {
     nyb_free(hessian->h.at);
+    nyb_free(hessian->kept);
     nyb_free(hessian->scratch);
     *hessian = (nyb_hessian){0};
 }

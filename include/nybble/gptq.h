@@ -20,6 +20,8 @@ typedef struct nyb_hessian {
     size_t tokens;
     void *scratch; // of nyb_hessian_add(), kept for the next call
     size_t scratch_bytes;
+    float *kept; // the memory of a sum that was emptied
+    size_t room; // floats that h.at or `kept` has
 } nyb_hessian;
 
 enum {
@@ -29,6 +31,13 @@ enum {
 
 // A zeroed n x n sum. NYB_E_NOMEM: out holds nothing.
 NYB_API NYB_NODISCARD nyb_status nyb_hessian_init(nyb_hessian *out, size_t n, nyb_err *err);
+
+// As nyb_hessian_init() of one that is zeroed or was used before, whose memory is taken where it is
+// large enough: fresh memory costs more than clearing it.
+NYB_API NYB_NODISCARD nyb_status nyb_hessian_renew(nyb_hessian *hessian, size_t n, nyb_err *err);
+
+// Ends the sum, h.at is NULL then, and keeps its memory for nyb_hessian_renew().
+NYB_API void nyb_hessian_empty(nyb_hessian *hessian);
 
 // Frees the sum and zeroes it. A zeroed one is fine.
 NYB_API void nyb_hessian_clear(nyb_hessian *hessian);
