@@ -3,16 +3,14 @@
 #include "calib/pass.h"
 #include "calib/walk.h"
 #include "core/threads.h"
+#include "gptq/refine.h"
 
 // What refinement takes for one layer, lines of its row tiles apart.
 static size_t refine_bytes(const nyb_job_layer *layer)
 {
-    const nyb_settings *const s = &layer->settings;
-    const size_t cols = layer->linear->cols;
-    if (!nyb_job_calibrates(layer) || s->refine == 0)
+    if (!nyb_job_calibrates(layer) || layer->settings.refine == 0)
         return 0;
-    const bool reordered = s->order == NYB_ORDER_FULL && !s->static_groups && s->group_size != 0;
-    return (nyb_layout_groups(&layer->spec) + (reordered ? cols : 0)) * cols * sizeof(float);
+    return nyb_gptq_refine_bytes(layer->linear->cols, nyb_layout_groups(&layer->spec));
 }
 
 // What the activations take of `left` bytes, 0: no limit.
@@ -59,7 +57,7 @@ nyb_walk_bytes nyb_walk_memory(const nyb_context *ctx, const nyb_job *job)
     if (room->weights < outer * sizeof(float)) // in the blocks' place
         room->weights = outer * sizeof(float);
     // The codes and their packed copy, the solver's working copies of a row tile for each thread.
-    const size_t lines = refined > 0 ? 4 : 1;
+    const size_t lines = refined > 0 ? 7 : 1;
     room->other = NYB_PROGRAM_BYTES + 3 * largest + nyb_threads(ctx) * lines * 4 * 64 * width;
     room->other += NYB_UNIT_TOKENS * width * sizeof(float) + s->count * s->length * 5;
     if (!job->calibrated && !job->hessians)

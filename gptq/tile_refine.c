@@ -10,6 +10,8 @@
 // product to be fast, few enough for the block's share to stay in the second-level cache.
 enum { BLOCK = 128 };
 
+enum { SEARCH_ARRAYS = 3 }; // with a value for each column
+
 // A tile is done when a round lowers its loss by less than this part.
 #define SETTLED 1e-3
 
@@ -41,12 +43,8 @@ static size_t block_end(const nyb_refine_plan *plan, size_t place)
 static void load_square(const nyb_refine_plan *plan, float *square, size_t p0, size_t p1)
 {
     const size_t size = p1 - p0;
-    for (size_t i = 0; i < size; i++) {
-        const float *const from = nyb_row(plan->h, p0 + i) + p0;
-        for (size_t j = i; j < size; j++)
-            square[i * size + j] = square[j * size + i] = from[j];
-        square[i * size + i] = (float) ((double) from[i] + plan->lambda);
-    }
+    for (size_t i = 0; i < size; i++)
+        memcpy(square + i * size, nyb_row(plan->h, p0 + i) + p0, size * sizeof(*square));
 }
 
 // out += H[:, p0:p1] x for the places outside [p0, p1).
@@ -57,7 +55,7 @@ static void carry_outside(const nyb_refine_plan *plan, nyb_mat out, size_t p0, s
         nyb_gemm_nn(nyb_block(out, 0, p0, 0, NYB_LANES), nyb_block(plan->h, 0, p0, p0, p1), x, 1.0f,
                     1.0f);
     if (p1 < n)
-        nyb_gemm_tn(nyb_block(out, p1, n, 0, NYB_LANES), nyb_block(plan->h, p0, p1, p1, n), x, 1.0f,
+        nyb_gemm_nn(nyb_block(out, p1, n, 0, NYB_LANES), nyb_block(plan->h, p1, n, p0, p1), x, 1.0f,
                     1.0f);
 }
 
@@ -264,6 +262,38 @@ static void sweep(const nyb_refine_plan *plan, nyb_refine_scratch s)
     }
 }
 
+// ---- Search --------------------------------------------------------------------------------
+
+// Searches each row's codes. Lines become rows for that, and lines again.
+static void search(const nyb_refine_plan *plan, nyb_refine_scratch s, size_t rows)
+{
+    const size_t n = plan->q->cols;
+    for (size_t p = 0; p < n; p++) {
+        const float *const slopes = nyb_row(s.slopes, p), *const steps = nyb_row(s.steps, p);
+        for (size_t lane = 0; lane < rows; lane++) {
+            nyb_row(s.row_slopes, lane)[p] = slopes[lane];
+            nyb_row(s.row_steps, lane)[p] = steps[lane];
+        }
+    }
+    for (size_t lane = 0; lane < rows; lane++) {
+        s.search.slopes = nyb_row(s.row_slopes, lane);
+        s.search.steps = nyb_row(s.row_steps, lane);
+        s.search.lane = lane;
+        nyb_row_search_run(&s.search);
+    }
+    for (size_t p = 0; p < n; p++) {
+        float *const slopes = nyb_row(s.slopes, p), *const steps = nyb_row(s.steps, p);
+        float *const d = nyb_row(s.d, p);
+        const float *const scale = s.groups[p / plan->q->group_size].scale;
+        for (size_t lane = 0; lane < rows; lane++) {
+            const float step = nyb_row(s.row_steps, lane)[p];
+            d[lane] += scale[lane] * (step - steps[lane]);
+            steps[lane] = step;
+            slopes[lane] = nyb_row(s.row_slopes, lane)[p];
+        }
+    }
+}
+
 // ---- A tile --------------------------------------------------------------------------------
 
 static size_t column_at(const nyb_refine_plan *plan, size_t place)
@@ -301,20 +331,20 @@ static void load_rows(const nyb_refine_plan *plan, nyb_refine_scratch s, size_t 
     }
 }
 
-// The sum of D (H + lambda I) D^T over all rows; `bare` is D H D^T of each.
+// The sum over all rows of what is minimised; `bare` is D H D^T of each.
 static double measure(const nyb_refine_plan *plan, nyb_refine_scratch s, double *bare)
 {
-    double loss[NYB_LANES] = {0}, square[NYB_LANES] = {0}, total = 0.0;
+    double loss[NYB_LANES] = {0}, more[NYB_LANES] = {0}, total = 0.0;
     for (size_t p = 0; p < s.d.rows; p++) {
         const float *const d = nyb_row(s.d, p), *const slope = nyb_row(s.slopes, p);
         for (size_t lane = 0; lane < NYB_LANES; lane++) {
             loss[lane] += (double) d[lane] * (double) slope[lane];
-            square[lane] += (double) d[lane] * (double) d[lane];
+            more[lane] += (double) plan->more[p] * (double) d[lane] * (double) d[lane];
         }
     }
     for (size_t lane = 0; lane < NYB_LANES; lane++) {
         total += loss[lane];
-        bare[lane] = loss[lane] - plan->lambda * square[lane];
+        bare[lane] = loss[lane] - more[lane];
     }
     return total;
 }
@@ -345,6 +375,7 @@ double nyb_tile_refine(const nyb_refine_plan *plan, nyb_refine_scratch s, size_t
     for (unsigned round = 0; round < plan->rounds; round++) {
         const double last = loss;
         sweep(plan, s);
+        search(plan, s, rows);
         loss = measure(plan, s, after);
         if (loss > last * (1.0 - SETTLED))
             break;
@@ -357,23 +388,54 @@ double nyb_tile_refine(const nyb_refine_plan *plan, nyb_refine_scratch s, size_t
     return total;
 }
 
+static size_t search_floats(const nyb_refine_plan *plan)
+{
+    return (2 * NYB_LANES + SEARCH_ARRAYS) * plan->h.stride +
+           2 * nyb_row_search_moves(plan->h.rows);
+}
+
 size_t nyb_refine_scratch_floats(const nyb_refine_plan *plan)
 {
     const size_t n = plan->q->cols, image = wide(plan) ? n : BLOCK;
-    return (3 * n + image + BLOCK) * NYB_LANES + BLOCK * BLOCK +
+    return (3 * n + image + BLOCK) * NYB_LANES + BLOCK * BLOCK + search_floats(plan) +
            plan->q->groups * sizeof(nyb_grid_lanes) / sizeof(float);
+}
+
+static nyb_row_search search_of(const nyb_refine_plan *plan, const nyb_grid_lanes *groups,
+                                float *floats)
+{
+    const size_t cols = plan->h.stride, moves = nyb_row_search_moves(plan->h.rows);
+    float *const lists = floats + SEARCH_ARRAYS * cols;
+    return (nyb_row_search){.h = plan->h,
+                            .cols = cols,
+                            .diagonal = plan->diagonal,
+                            .ops = plan->ops,
+                            .groups = groups,
+                            .group_size = plan->q->group_size,
+                            .top = nyb_grid_top(plan->grid->bits),
+                            .twice = floats,
+                            .cost = floats + cols,
+                            .kept = (uint32_t *) (void *) (floats + 2 * cols),
+                            .by = lists,
+                            .column = (uint32_t *) (void *) (lists + moves)};
 }
 
 nyb_refine_scratch nyb_refine_scratch_of(const nyb_refine_plan *plan, float *floats)
 {
     const size_t n = plan->q->cols, image = wide(plan) ? n : BLOCK, lines = n * NYB_LANES;
+    const size_t stride = plan->h.stride;
     float *const rest = floats + 3 * lines + image * NYB_LANES;
-    return (nyb_refine_scratch){
-        .d = nyb_mat_of(floats, n, NYB_LANES),
-        .steps = nyb_mat_of(floats + lines, n, NYB_LANES),
-        .slopes = nyb_mat_of(floats + 2 * lines, n, NYB_LANES),
-        .image = nyb_mat_of(floats + 3 * lines, image, NYB_LANES),
-        .moved = nyb_mat_of(rest, BLOCK, NYB_LANES),
-        .square = rest + BLOCK * NYB_LANES,
-        .groups = (nyb_grid_lanes *) (void *) (rest + BLOCK * NYB_LANES + BLOCK * BLOCK)};
+    float *const square = rest + BLOCK * NYB_LANES, *const by_row = square + BLOCK * BLOCK;
+    nyb_grid_lanes *const groups = (nyb_grid_lanes *) (void *) (by_row + search_floats(plan));
+    return (nyb_refine_scratch){.d = nyb_mat_of(floats, n, NYB_LANES),
+                                .steps = nyb_mat_of(floats + lines, n, NYB_LANES),
+                                .slopes = nyb_mat_of(floats + 2 * lines, n, NYB_LANES),
+                                .image = nyb_mat_of(floats + 3 * lines, image, NYB_LANES),
+                                .moved = nyb_mat_of(rest, BLOCK, NYB_LANES),
+                                .square = square,
+                                .row_slopes = nyb_mat_of(by_row, NYB_LANES, stride),
+                                .row_steps =
+                                    nyb_mat_of(by_row + NYB_LANES * stride, NYB_LANES, stride),
+                                .search = search_of(plan, groups, by_row + 2 * NYB_LANES * stride),
+                                .groups = groups};
 }

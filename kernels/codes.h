@@ -9,7 +9,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { NYB_CODE_ROWS = 64 }; // rows of a tile: values of a line below
+enum {
+    NYB_CODE_ROWS = 64, // rows of a tile: values of a line below
+    NYB_MOVE_COLS = 16, // what the columns of nyb_moves come in
+};
 
 // A grid for each row, and where its codes lie: bounds of code less zero point.
 typedef struct nyb_code_grid {
@@ -26,6 +29,16 @@ typedef struct nyb_descent {
     float *moved;      // [cols, rows] what the weights changed by is added
     nyb_code_grid grid;
 } nyb_descent;
+
+// The moves of one row by a single step of a single code. A step by t = -1 or 1 changes the loss by
+// scale^2 h_jj + 2 t scale slope: for the better t, by scale^2 h_jj - |2 scale slope|.
+typedef struct nyb_moves {
+    size_t cols;          // a multiple of NYB_MOVE_COLS
+    float *slopes;        // [cols] D H, in and out
+    const float *twice;   // [cols] 2 scale, where only one t can be taken times -t
+    const uint32_t *kept; // [cols] the product's bits that count: where both can, all but the sign
+    const float *cost;    // [cols] scale^2 h_jj, or far more where no step is wanted
+} nyb_moves;
 
 typedef struct nyb_code_ops {
     // The smallest and the largest of n values, with 0 between them.
@@ -44,6 +57,10 @@ typedef struct nyb_code_ops {
     // Gives one column after the other the step that lowers the loss most while all others stay:
     // that nearest to step - slope / (scale h_jj). Columns with h_jj <= 0 are left alone.
     void (*descend)(const nyb_descent *block);
+
+    // slopes += by * h, and then the column whose better step changes the loss by least, the first
+    // of equal ones. *change: by how much.
+    size_t (*move)(const nyb_moves *moves, const float *h, float by, float *change);
 } nyb_code_ops;
 
 // The operations for a CPU with these features (core/cpu.h).

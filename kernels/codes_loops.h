@@ -9,7 +9,7 @@
 
 #include "kernels/codes.h"
 
-enum { LANES = 16, PARTS = NYB_CODE_ROWS / LANES, CHUNK = 32 };
+enum { LANES = NYB_MOVE_COLS, PARTS = NYB_CODE_ROWS / LANES, CHUNK = 32 };
 
 typedef float lanes __attribute__((vector_size(4 * LANES)));
 typedef uint32_t lane_bits __attribute__((vector_size(4 * LANES)));
@@ -187,9 +187,68 @@ static void descend(const nyb_descent *b)
     }
 }
 
+// The lanes turned round by so many.
+#define TURNED(v, by)                                                                              \
+    __builtin_shufflevector(v, v, by % 16, (1 + by) % 16, (2 + by) % 16, (3 + by) % 16,            \
+                            (4 + by) % 16, (5 + by) % 16, (6 + by) % 16, (7 + by) % 16,            \
+                            (8 + by) % 16, (9 + by) % 16, (10 + by) % 16, (11 + by) % 16,          \
+                            (12 + by) % 16, (13 + by) % 16, (14 + by) % 16, (15 + by) % 16)
+
+// Gives each lane the lesser of its own value and another's; of equal ones that of the first column.
+INLINE void take_less(lanes *least, lane_ints *columns, const lanes *value, const lane_ints *column)
+{
+    const lane_bits takes = (lane_bits) (*value < *least) |
+                            ((lane_bits) (*value == *least) & (lane_bits) (*column < *columns));
+    choose(least, &takes, value, least);
+    *columns = (lane_ints) ((takes & (lane_bits) *column) | (~takes & (lane_bits) *columns));
+}
+
+// The least of all lanes.
+INLINE size_t least_lane(lanes *least, lane_ints *columns, float *value)
+{
+    lanes others = TURNED(*least, 8);
+    lane_ints there = TURNED(*columns, 8);
+    take_less(least, columns, &others, &there);
+    others = TURNED(*least, 4);
+    there = TURNED(*columns, 4);
+    take_less(least, columns, &others, &there);
+    others = TURNED(*least, 2);
+    there = TURNED(*columns, 2);
+    take_less(least, columns, &others, &there);
+    others = TURNED(*least, 1);
+    there = TURNED(*columns, 1);
+    take_less(least, columns, &others, &there);
+    *value = (*least)[0];
+    return (size_t) (*columns)[0];
+}
+
+static size_t move(const nyb_moves *m, const float *h, float by, float *change)
+{
+    const nyb_moves all = *m;
+    lane_ints column = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, best = column;
+    lanes least = (lanes){0} + 0x1p127f;
+    for (size_t j = 0; j < all.cols; j += LANES, column += LANES) {
+        lanes slope, product, twice, cost;
+        lane_bits kept;
+        load(&slope, all.slopes + j);
+        load(&product, h + j);
+        load(&twice, all.twice + j);
+        memcpy(&kept, all.kept + j, sizeof(kept));
+        load(&cost, all.cost + j);
+        slope += product * by;
+        store(all.slopes + j, &slope);
+        slope *= twice;
+        cost -= (lanes) ((lane_bits) slope & kept);
+        const lane_bits less = (lane_bits) (cost < least);
+        choose(&least, &less, &cost, &least);
+        best = (lane_ints) ((less & (lane_bits) column) | (~less & (lane_bits) best));
+    }
+    return least_lane(&least, &best, change);
+}
+
 #define CODE_OPS                                                                                   \
     {                                                                                              \
-        .range = range, .nearest = nearest, .distance = distance, .descend = descend               \
+        .range = range, .nearest = nearest, .distance = distance, .descend = descend, .move = move \
     }
 
 #endif // NYB_KERNELS_CODES_LOOPS_H_

@@ -75,8 +75,9 @@ static inline void random_params(nyb_gptq_params *params, size_t cols, uint64_t 
     params->refine = 0; // the pass alone
 }
 
-// D (H + lambda I) D^T of one row over the columns that have inputs, from the inputs themselves.
-static inline double row_error(const nyb_qweight *q, size_t i, double lambda)
+// D (H + raise diag(H) + lambda I) D^T of one row over the columns that have inputs, from the inputs
+// themselves.
+static inline double raised_error(const nyb_qweight *q, size_t i, double raise, double lambda)
 {
     const size_t cols = f.weight.cols;
     float back[MAX_COLS];
@@ -88,11 +89,17 @@ static inline double row_error(const nyb_qweight *q, size_t i, double lambda)
             off += (double) f.x[t * cols + j] * ((double) f.w[i * cols + j] - (double) back[j]);
         total += off * off;
     }
-    for (size_t j = 0; lambda > 0.0 && j < cols; j++) {
+    for (size_t j = 0; (raise > 0.0 || lambda > 0.0) && j < cols; j++) {
         const double off = (double) f.w[i * cols + j] - (double) back[j];
-        total += nyb_row(f.hessian.h, j)[j] > 0.0f ? lambda * off * off : 0.0;
+        const double own = (double) nyb_row(f.hessian.h, j)[j];
+        total += own > 0.0 ? (raise * own + lambda) * off * off : 0.0;
     }
     return total;
+}
+
+static inline double row_error(const nyb_qweight *q, size_t i, double lambda)
+{
+    return raised_error(q, i, 0.0, lambda);
 }
 
 static inline double squared_error(const nyb_qweight *q, double lambda)

@@ -43,13 +43,13 @@ static void no_rows_loss_rises(void **state)
         nyb_qweight_clear(&after);
         nyb_hessian_clear(&f.hessian);
     }
-    print_message("refined loss is %.3f of the pass's in the mean (tolerance 0.9)\n",
+    print_message("refined loss is %.3f of the pass's in the mean (tolerance 0.85)\n",
                   sum[1] / sum[0]);
     print_message(
         "a row's loss rose by at most %.2g (tolerance 1e-5); the losses reported are off by "
         "%.2g before and %.2g after (1e-4)\n",
         worst, off[0], off[1]);
-    assert_true(sum[1] / sum[0] < 0.9);
+    assert_true(sum[1] / sum[0] < 0.85);
     assert_true(worst <= 1e-5 && off[0] <= 1e-4 && off[1] <= 1e-4);
 }
 
@@ -58,6 +58,8 @@ static void threads_and_reruns_give_the_same_bits(void **state)
     (void) state;
     check_same_bits(8, 43, true);
 }
+
+#define RAISE 0.1 // of the diagonal, as refinement has it
 
 enum { TINY = 6, CODES = 4 * 4 * 4 * 4 * 4 * 4 }; // columns, and all their codes of 2 bits
 
@@ -75,7 +77,7 @@ static double least_error(nyb_qweight *q, double lambda, double *moved)
             q->codes[j] = (uint8_t) (all >> 2 * j & 3);
             differ += q->codes[j] != kept[j];
         }
-        const double error = row_error(q, 0, lambda);
+        const double error = raised_error(q, 0, RAISE, lambda);
         least = fmin(least, error);
         if (differ == 1)
             *moved = fmin(*moved, error);
@@ -84,8 +86,8 @@ static double least_error(nyb_qweight *q, double lambda, double *moved)
     return least;
 }
 
-// On layers small enough to try every code: no change of one code helps any more, and often no
-// codes at all do.
+// On layers small enough to try every code: no change of one code helps any more, and hardly ever
+// do any codes at all.
 static void tiny_layers_against_all_codes(void **state)
 {
     enum { TRIALS = 60 };
@@ -106,7 +108,8 @@ static void tiny_layers_against_all_codes(void **state)
         assert_int_equal(solve(NULL, &params, &q, &report, NULL), NYB_OK);
         for (size_t j = 0; j < TINY; j++)
             lambda += report.damping * (double) nyb_row(f.hessian.h, j)[j] / TINY;
-        const double got = row_error(&q, 0, lambda), least = least_error(&q, lambda, &moved);
+        const double got = raised_error(&q, 0, RAISE, lambda),
+                     least = least_error(&q, lambda, &moved);
         best += got <= least * 1.000001;
         ratio += got / least / TRIALS;
         excess = fmax(excess, got / moved - 1.0);
@@ -114,10 +117,10 @@ static void tiny_layers_against_all_codes(void **state)
         nyb_hessian_clear(&f.hessian);
     }
     print_message(
-        "the best of all codes in %u of %d layers (at least 30), %.3f of their loss in the "
-        "mean (tolerance 1.2); any one code moved lowers it by at most %.2g (1e-5)\n",
+        "the best of all codes in %u of %d layers (at least 57), %.3f of their loss in the "
+        "mean (tolerance 1.01); any one code moved lowers it by at most %.2g (1e-5)\n",
         best, TRIALS, ratio, excess);
-    assert_true(best >= 30 && ratio <= 1.2 && excess <= 1e-5);
+    assert_true(best >= 57 && ratio <= 1.01 && excess <= 1e-5);
 }
 
 static void refinement_needs_the_hessian_itself(void **state)

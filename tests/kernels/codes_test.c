@@ -86,6 +86,59 @@ static void levels_give_the_same_bits(void **state)
     }
 }
 
+enum { MOVES = 5 * NYB_MOVE_COLS };
+
+// A row in which every third column can only be moved one way, some not at all, and some cost the
+// same.
+typedef struct move_row {
+    float slopes[MOVES + GUARD], h[MOVES], twice[MOVES], cost[MOVES];
+    uint32_t kept[MOVES];
+} move_row;
+
+static nyb_moves make_row(move_row *r, size_t cols, uint64_t *seed)
+{
+    memset(r, 0x5a, sizeof(*r));
+    for (size_t j = 0; j < cols; j++) {
+        r->slopes[j] = 0.25f * (float) ((int) nyb_random_below(seed, 41) - 20);
+        r->h[j] = 0.25f * (float) ((int) nyb_random_below(seed, 41) - 20);
+        r->twice[j] = nyb_random_below(seed, 2) ? 1.0f : -1.0f;
+        r->kept[j] = j % 3 ? 0x7fffffff : 0xffffffff;
+        r->cost[j] = j % 7 == 3 ? 1e30f : (float) nyb_random_below(seed, 4);
+    }
+    return (nyb_moves){cols, r->slopes, r->twice, r->kept, r->cost};
+}
+
+// On numbers that f32 holds exactly.
+static void moves_are_the_first_that_cost_least(void **state)
+{
+    static move_row told, made;
+    uint64_t seed = 9;
+    unsigned tried = 0;
+    (void) state;
+    for (unsigned trial = 0; trial < 300; trial++) {
+        const size_t l = trial % LEVELS, cols = NYB_MOVE_COLS * (1 + trial / LEVELS % 5);
+        if ((nyb_cpu_detected() & levels[l]) != levels[l])
+            continue;
+        const nyb_moves moves = make_row(&made, cols, &seed);
+        const float by = 0.5f * (float) ((int) nyb_random_below(&seed, 5) - 2);
+        float least = INFINITY, change = 0.0f;
+        size_t first = 0;
+        told = made;
+        for (size_t j = 0; j < cols; j++) {
+            told.slopes[j] += by * told.h[j];
+            const float pull = told.twice[j] * told.slopes[j];
+            const float cost = told.cost[j] - (j % 3 ? fabsf(pull) : pull);
+            first = cost < least ? j : first;
+            least = fminf(cost, least);
+        }
+        assert_int_equal(nyb_code_ops_for(levels[l])->move(&moves, made.h, by, &change), first);
+        assert_true(change == least);
+        assert_memory_equal(&told, &made, sizeof(told));
+        tried++;
+    }
+    assert_true(tried >= 100);
+}
+
 static void check_row(const nyb_code_ops *ops, const float *x, size_t n, float scale, float zero,
                       float top)
 {
@@ -200,6 +253,7 @@ int main(void)
         cmocka_unit_test(rows_get_their_range_and_nearest_codes),
         cmocka_unit_test(distances_are_those_of_the_nearest_steps),
         cmocka_unit_test(descent_takes_the_best_step),
+        cmocka_unit_test(moves_are_the_first_that_cost_least),
     };
     return cmocka_run_group_tests_name("codes", tests, NULL, NULL);
 }
