@@ -68,7 +68,7 @@ static const nyb_option table[] = {
      .about =
          "Rounds in which codes, scales and zero points are improved after the GPTQ pass, whose "
          "scales are then searched; 0: the pass alone.",
-     .shown_default = "1; 0 with --reference"},
+     .shown_default = "2; 0 with --reference"},
     {"scale-dtype", 0, NYB_OPTION_CHOICE, NYB_INTO(options, scale_dtype), .choices = dtypes,
      .about = "Type that scales are rounded to before weights are rounded on them."},
     {"lowest-zero", 0, NYB_OPTION_SIZE, NYB_INTO(options, lowest_zero), .value = "N", .min = 0,

@@ -17,7 +17,7 @@ enum { TENURE = 8, FEWEST = 16 };
 
 size_t nyb_row_search_moves(size_t places)
 {
-    return places / 7 > FEWEST ? places / 7 : FEWEST;
+    return places / 8 > FEWEST ? places / 8 : FEWEST;
 }
 
 // Lets the columns [c0, c1), all of one group, be moved to the sides on which the grid has a code.
