@@ -87,10 +87,11 @@ static void count_layer(const nyb_job *job, const nyb_job_layer *layer, double t
     if (job->forward)
         p->forward_flops += 2.0 * (1.0 + share_beside(job)) * tokens * rows * cols;
     if (nyb_job_calibrates(layer))
-        // The solve and two losses; refinement's rounds and the product that it starts from; the
-        // target's three products, two of them with triangles.
-        p->solve_flops += (3.0 + 2.0 * (layer->settings.refine + (layer->settings.refine > 0)) +
-                           (share_beside(job) > 0.0 ? 4.0 : 0.0)) *
+        // The solve and two losses; the product that refinement starts from and its rounds, of
+        // which each has a product and a search that takes as long as two; the target's three
+        // products, two of them with triangles.
+        p->solve_flops += (3.0 + (layer->settings.refine > 0 ? 2.0 : 0.0) +
+                           6.0 * layer->settings.refine + (share_beside(job) > 0.0 ? 4.0 : 0.0)) *
                           rows * cols * cols;
 }
 

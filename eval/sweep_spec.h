@@ -4,7 +4,7 @@
 //      "calibration": {"files": ["text.txt"], "num_samples": 64, "sequence_length": 512},
 //      "eval": {"text": "wiki.test.raw", "window": 1024, "max_tokens": 8192, "kl": true},
 //      "settings": {"group_size": 64, "symmetric": false},
-//      "grid": {"weight_bits": [2, 3, 4], "refine": [0, 4]},
+//      "grid": {"weight_bits": [2, 3, 4], "refine": [0, 1]},
 //      "points": [{"method": "int4", "group_size": -1}]}
 //
 // Paths are those of the folder that the program is called in.

@@ -15,7 +15,7 @@
 
 // What the diagonal is raised by, as a part of itself. The errors that pay off on the tokens seen lean
 // on how their inputs go together; this counts a little less of that, which others share less.
-#define RAISE 0.1
+#define RAISE 0.15
 
 enum { SQUARE = 64 }; // of H, to be transposed at once
 
@@ -105,7 +105,7 @@ static void run(const nyb_context *ctx, refine_job *job)
 // sets of the caches.
 static size_t stride_of(size_t cols)
 {
-    return (cols + NYB_MOVE_COLS - 1) / NYB_MOVE_COLS * NYB_MOVE_COLS + NYB_MOVE_COLS;
+    return nyb_row_search_cols(cols) + NYB_ALIGN / sizeof(float);
 }
 
 size_t nyb_gptq_refine_bytes(size_t cols, size_t groups)

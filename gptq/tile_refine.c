@@ -10,8 +10,6 @@
 // product to be fast, few enough for the block's share to stay in the second-level cache.
 enum { BLOCK = 128 };
 
-enum { SEARCH_ARRAYS = 3 }; // with a value for each column
-
 // A tile is done when a round lowers its loss by less than this part.
 #define SETTLED 1e-3
 
@@ -264,34 +262,58 @@ static void sweep(const nyb_refine_plan *plan, nyb_refine_scratch s)
 
 // ---- Search --------------------------------------------------------------------------------
 
-// Searches each row's codes. Lines become rows for that, and lines again.
-static void search(const nyb_refine_plan *plan, nyb_refine_scratch s, size_t rows)
+// Lines become rows, and those lines again. Both have room for whole turns.
+static void lines_to_rows(const nyb_refine_plan *plan, nyb_mat rows, nyb_mat lines)
+{
+    for (size_t p = 0; p < lines.rows; p += NYB_CODE_TURN) {
+        for (size_t lane = 0; lane < NYB_LANES; lane += NYB_CODE_TURN)
+            plan->ops->turn(nyb_row(rows, lane) + p, rows.stride, nyb_row(lines, p) + lane,
+                            NYB_LANES);
+    }
+}
+
+static void rows_to_lines(const nyb_refine_plan *plan, float *lines, nyb_mat rows, size_t p)
+{
+    for (size_t lane = 0; lane < NYB_LANES; lane += NYB_CODE_TURN)
+        plan->ops->turn(lines + lane, NYB_LANES, nyb_row(rows, lane) + p, rows.stride);
+}
+
+// What a search made of the rows.
+static void take_rows(const nyb_refine_plan *plan, nyb_refine_scratch s)
 {
     const size_t n = plan->q->cols;
-    for (size_t p = 0; p < n; p++) {
-        const float *const slopes = nyb_row(s.slopes, p), *const steps = nyb_row(s.steps, p);
-        for (size_t lane = 0; lane < rows; lane++) {
-            nyb_row(s.row_slopes, lane)[p] = slopes[lane];
-            nyb_row(s.row_steps, lane)[p] = steps[lane];
+    for (size_t p0 = 0; p0 < n; p0 += NYB_CODE_TURN) {
+        const size_t p1 = p0 + NYB_CODE_TURN < n ? p0 + NYB_CODE_TURN : n;
+        float found[NYB_CODE_TURN * NYB_LANES];
+        rows_to_lines(plan, nyb_row(s.slopes, p0), s.row_slopes, p0);
+        rows_to_lines(plan, found, s.row_steps, p0);
+        for (size_t p = p0; p < p1; p++) {
+            float *const d = nyb_row(s.d, p), *const steps = nyb_row(s.steps, p);
+            const float *const scale = s.groups[p / plan->q->group_size].scale;
+            for (size_t lane = 0; lane < NYB_LANES; lane++) {
+                const float step = found[(p - p0) * NYB_LANES + lane];
+                d[lane] += scale[lane] * (step - steps[lane]);
+                steps[lane] = step;
+            }
         }
     }
-    for (size_t lane = 0; lane < rows; lane++) {
-        s.search.slopes = nyb_row(s.row_slopes, lane);
-        s.search.steps = nyb_row(s.row_steps, lane);
-        s.search.lane = lane;
-        nyb_row_search_run(&s.search);
-    }
-    for (size_t p = 0; p < n; p++) {
-        float *const slopes = nyb_row(s.slopes, p), *const steps = nyb_row(s.steps, p);
-        float *const d = nyb_row(s.d, p);
-        const float *const scale = s.groups[p / plan->q->group_size].scale;
-        for (size_t lane = 0; lane < rows; lane++) {
-            const float step = nyb_row(s.row_steps, lane)[p];
-            d[lane] += scale[lane] * (step - steps[lane]);
-            steps[lane] = step;
-            slopes[lane] = nyb_row(s.row_slopes, lane)[p];
+}
+
+// Searches each row's codes.
+static void search(const nyb_refine_plan *plan, nyb_refine_scratch s, size_t rows)
+{
+    lines_to_rows(plan, s.row_slopes, s.slopes);
+    lines_to_rows(plan, s.row_steps, s.steps);
+    for (size_t lane = 0; lane < rows; lane += NYB_SEARCH_ROWS) {
+        const size_t count = rows - lane < NYB_SEARCH_ROWS ? rows - lane : NYB_SEARCH_ROWS;
+        for (size_t i = 0; i < count; i++) {
+            s.searched[i].lane = lane + i;
+            s.searched[i].slopes = nyb_row(s.row_slopes, lane + i);
+            s.searched[i].steps = nyb_row(s.row_steps, lane + i);
         }
+        nyb_row_search_run(&s.search, s.searched, count);
     }
+    take_rows(plan, s);
 }
 
 // ---- A tile --------------------------------------------------------------------------------
@@ -388,54 +410,70 @@ double nyb_tile_refine(const nyb_refine_plan *plan, nyb_refine_scratch s, size_t
     return total;
 }
 
-static size_t search_floats(const nyb_refine_plan *plan)
+// Floats of one row's search, but for what becomes of its line.
+static size_t searched_floats(size_t places)
 {
-    return (2 * NYB_LANES + SEARCH_ARRAYS) * plan->h.stride +
-           2 * nyb_row_search_moves(plan->h.rows);
+    return 2 * nyb_row_search_cols(places) + 2 * nyb_row_search_cols(nyb_row_search_moves(places));
+}
+
+static size_t search_floats(size_t places)
+{
+    return 2 * NYB_LANES * nyb_row_search_cols(places) + NYB_SEARCH_ROWS * searched_floats(places);
+}
+
+// Lines of so many places, with room for whole turns.
+static size_t lines_floats(size_t places)
+{
+    return (places + NYB_CODE_TURN - 1) / NYB_CODE_TURN * NYB_CODE_TURN * NYB_LANES;
 }
 
 size_t nyb_refine_scratch_floats(const nyb_refine_plan *plan)
 {
     const size_t n = plan->q->cols, image = wide(plan) ? n : BLOCK;
-    return (3 * n + image + BLOCK) * NYB_LANES + BLOCK * BLOCK + search_floats(plan) +
+    return 3 * lines_floats(n) + (image + BLOCK) * NYB_LANES + BLOCK * BLOCK + search_floats(n) +
            plan->q->groups * sizeof(nyb_grid_lanes) / sizeof(float);
 }
 
-static nyb_row_search search_of(const nyb_refine_plan *plan, const nyb_grid_lanes *groups,
-                                float *floats)
+static nyb_row_search search_of(const nyb_refine_plan *plan, const nyb_grid_lanes *groups)
 {
-    const size_t cols = plan->h.stride, moves = nyb_row_search_moves(plan->h.rows);
-    float *const lists = floats + SEARCH_ARRAYS * cols;
     return (nyb_row_search){.h = plan->h,
-                            .cols = cols,
+                            .cols = nyb_row_search_cols(plan->h.rows),
                             .diagonal = plan->diagonal,
                             .ops = plan->ops,
                             .groups = groups,
                             .group_size = plan->q->group_size,
-                            .top = nyb_grid_top(plan->grid->bits),
-                            .twice = floats,
-                            .cost = floats + cols,
-                            .kept = (uint32_t *) (void *) (floats + 2 * cols),
-                            .by = lists,
-                            .column = (uint32_t *) (void *) (lists + moves)};
+                            .top = nyb_grid_top(plan->grid->bits)};
+}
+
+static nyb_searched_row searched_of(size_t places, float *floats)
+{
+    const size_t cols = nyb_row_search_cols(places);
+    float *const lists = floats + 2 * cols;
+    return (nyb_searched_row){.twice = floats,
+                              .cost = floats + cols,
+                              .by = lists,
+                              .column =
+                                  (uint32_t *) (void *) (lists + nyb_row_search_moves(places))};
 }
 
 nyb_refine_scratch nyb_refine_scratch_of(const nyb_refine_plan *plan, float *floats)
 {
-    const size_t n = plan->q->cols, image = wide(plan) ? n : BLOCK, lines = n * NYB_LANES;
-    const size_t stride = plan->h.stride;
+    const size_t n = plan->q->cols, image = wide(plan) ? n : BLOCK, lines = lines_floats(n);
+    const size_t cols = nyb_row_search_cols(n);
     float *const rest = floats + 3 * lines + image * NYB_LANES;
     float *const square = rest + BLOCK * NYB_LANES, *const by_row = square + BLOCK * BLOCK;
-    nyb_grid_lanes *const groups = (nyb_grid_lanes *) (void *) (by_row + search_floats(plan));
-    return (nyb_refine_scratch){.d = nyb_mat_of(floats, n, NYB_LANES),
-                                .steps = nyb_mat_of(floats + lines, n, NYB_LANES),
-                                .slopes = nyb_mat_of(floats + 2 * lines, n, NYB_LANES),
-                                .image = nyb_mat_of(floats + 3 * lines, image, NYB_LANES),
-                                .moved = nyb_mat_of(rest, BLOCK, NYB_LANES),
-                                .square = square,
-                                .row_slopes = nyb_mat_of(by_row, NYB_LANES, stride),
-                                .row_steps =
-                                    nyb_mat_of(by_row + NYB_LANES * stride, NYB_LANES, stride),
-                                .search = search_of(plan, groups, by_row + 2 * NYB_LANES * stride),
-                                .groups = groups};
+    nyb_grid_lanes *const groups = (nyb_grid_lanes *) (void *) (by_row + search_floats(n));
+    nyb_refine_scratch s = {.d = nyb_mat_of(floats, n, NYB_LANES),
+                            .steps = nyb_mat_of(floats + lines, n, NYB_LANES),
+                            .slopes = nyb_mat_of(floats + 2 * lines, n, NYB_LANES),
+                            .image = nyb_mat_of(floats + 3 * lines, image, NYB_LANES),
+                            .moved = nyb_mat_of(rest, BLOCK, NYB_LANES),
+                            .square = square,
+                            .row_slopes = nyb_mat_of(by_row, NYB_LANES, cols),
+                            .row_steps = nyb_mat_of(by_row + NYB_LANES * cols, NYB_LANES, cols),
+                            .search = search_of(plan, groups),
+                            .groups = groups};
+    for (size_t i = 0; i < NYB_SEARCH_ROWS; i++)
+        s.searched[i] = searched_of(n, by_row + 2 * NYB_LANES * cols + i * searched_floats(n));
+    return s;
 }

@@ -10,7 +10,8 @@
 typedef struct nyb_refine_plan {
     nyb_mat w; // [rows, cols]
     // [cols, cols] what is minimised, by place: H with more on its diagonal, both triangles, zeros
-    // up to its stride, a multiple of NYB_MOVE_COLS. Columns without input have no products at all.
+    // up to its stride, into which nyb_row_search_cols() fits. Columns without input have no
+    // products at all.
     nyb_mat h;
     const float *diagonal;   // [cols] of h
     const float *more;       // [cols] what its diagonal has more than H's
@@ -31,8 +32,9 @@ typedef struct nyb_refine_scratch {
     nyb_mat image;                 // [cols or block, NYB_LANES] steps times H, of one group
     nyb_mat moved;                 // [block, NYB_LANES] what the block's weights changed by
     float *square;                 // [block, block] of H
-    nyb_mat row_slopes, row_steps; // [NYB_LANES, stride of H] by row, for the search
+    nyb_mat row_slopes, row_steps; // [NYB_LANES, nyb_row_search_cols()] by row
     nyb_row_search search;
+    nyb_searched_row searched[NYB_SEARCH_ROWS];
     nyb_grid_lanes *groups;
 } nyb_refine_scratch;
 

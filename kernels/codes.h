@@ -11,7 +11,8 @@
 
 enum {
     NYB_CODE_ROWS = 64, // rows of a tile: values of a line below
-    NYB_MOVE_COLS = 16, // what the columns of nyb_moves come in
+    NYB_MOVE_COLS = 32, // what the columns of nyb_moves come in
+    NYB_CODE_TURN = 16, // lines that are turned at once
 };
 
 // A grid for each row, and where its codes lie: bounds of code less zero point.
@@ -33,11 +34,11 @@ typedef struct nyb_descent {
 // The moves of one row by a single step of a single code. A step by t = -1 or 1 changes the loss by
 // scale^2 h_jj + 2 t scale slope: for the better t, by scale^2 h_jj - |2 scale slope|.
 typedef struct nyb_moves {
-    size_t cols;          // a multiple of NYB_MOVE_COLS
-    float *slopes;        // [cols] D H, in and out
-    const float *twice;   // [cols] 2 scale, where only one t can be taken times -t
-    const uint32_t *kept; // [cols] the product's bits that count: where both can, all but the sign
-    const float *cost;    // [cols] scale^2 h_jj, or far more where no step is wanted
+    size_t cols;        // a multiple of NYB_MOVE_COLS
+    float *slopes;      // [cols] D H, in and out
+    const float *twice; // [cols] 2 scale, where only one t can be taken times -t
+    const float *cost; // [cols] scale^2 h_jj, or far more where no step is wanted; where only one t
+                       // can be taken with a minus before it
 } nyb_moves;
 
 typedef struct nyb_code_ops {
@@ -59,8 +60,16 @@ typedef struct nyb_code_ops {
     void (*descend)(const nyb_descent *block);
 
     // slopes += by * h, and then the column whose better step changes the loss by least, the first
-    // of equal ones. *change: by how much.
-    size_t (*move)(const nyb_moves *moves, const float *h, float by, float *change);
+    // of equal ones. *change: by how much. `ahead` is brought near meanwhile, as long as h.
+    size_t (*move)(const nyb_moves *moves, const float *h, float by, const float *ahead,
+                   float *change);
+
+    // sums[j] += by[i] * rows[i][j] for one i after the other; cols is a multiple of NYB_MOVE_COLS.
+    void (*add_rows)(float *sums, size_t cols, const float *const *rows, const float *by,
+                     size_t count);
+
+    // to[j][i] = from[i][j] for the NYB_CODE_TURN lines of each. They do not overlap.
+    void (*turn)(float *to, size_t to_stride, const float *from, size_t from_stride);
 } nyb_code_ops;
 
 // The operations for a CPU with these features (core/cpu.h).

@@ -7,9 +7,13 @@
 #include <stdint.h>
 #include <string.h>
 
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
 #include "kernels/codes.h"
 
-enum { LANES = NYB_MOVE_COLS, PARTS = NYB_CODE_ROWS / LANES, CHUNK = 32 };
+enum { LANES = NYB_CODE_TURN, PARTS = NYB_CODE_ROWS / LANES, CHUNK = 32 };
 
 typedef float lanes __attribute__((vector_size(4 * LANES)));
 typedef uint32_t lane_bits __attribute__((vector_size(4 * LANES)));
@@ -203,6 +207,21 @@ INLINE void take_less(lanes *least, lane_ints *columns, const lanes *value, cons
     *columns = (lane_ints) ((takes & (lane_bits) *column) | (~takes & (lane_bits) *columns));
 }
 
+// The same for a later column, which has to be less.
+INLINE void take_lesser(lanes *least, lane_ints *columns, const lanes *value,
+                        const lane_ints *column)
+{
+#ifdef __AVX512F__ // compilers widen the masks of vectors
+    const __mmask16 less = _mm512_cmp_ps_mask((__m512) *value, (__m512) *least, _CMP_LT_OQ);
+    *least = (lanes) _mm512_mask_mov_ps((__m512) *least, less, (__m512) *value);
+    *columns = (lane_ints) _mm512_mask_mov_epi32((__m512i) *columns, less, (__m512i) *column);
+#else
+    const lane_bits less = (lane_bits) (*value < *least);
+    choose(least, &less, value, least);
+    *columns = (lane_ints) ((less & (lane_bits) *column) | (~less & (lane_bits) *columns));
+#endif
+}
+
 // The least of all lanes.
 INLINE size_t least_lane(lanes *least, lane_ints *columns, float *value)
 {
@@ -222,33 +241,97 @@ INLINE size_t least_lane(lanes *least, lane_ints *columns, float *value)
     return (size_t) (*columns)[0];
 }
 
-static size_t move(const nyb_moves *m, const float *h, float by, float *change)
+enum { RUNS = NYB_MOVE_COLS / LANES }; // with a least of their own, so that none waits for another
+
+static size_t move(const nyb_moves *m, const float *h, float by, const float *ahead, float *change)
 {
     const nyb_moves all = *m;
-    lane_ints column = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, best = column;
-    lanes least = (lanes){0} + 0x1p127f;
-    for (size_t j = 0; j < all.cols; j += LANES, column += LANES) {
-        lanes slope, product, twice, cost;
-        lane_bits kept;
-        load(&slope, all.slopes + j);
-        load(&product, h + j);
-        load(&twice, all.twice + j);
-        memcpy(&kept, all.kept + j, sizeof(kept));
-        load(&cost, all.cost + j);
-        slope += product * by;
-        store(all.slopes + j, &slope);
-        slope *= twice;
-        cost -= (lanes) ((lane_bits) slope & kept);
-        const lane_bits less = (lane_bits) (cost < least);
-        choose(&least, &less, &cost, &least);
-        best = (lane_ints) ((less & (lane_bits) column) | (~less & (lane_bits) best));
+    const lane_bits sign = (lane_bits){0} + 0x80000000;
+    const lane_ints first = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    lane_ints column = first, best[RUNS] = {first, first};
+    lanes least[RUNS] = {(lanes){0} + 0x1p127f, (lanes){0} + 0x1p127f};
+    for (size_t j = 0; j < all.cols; j += NYB_MOVE_COLS, column += NYB_MOVE_COLS) {
+        for (size_t run = 0; run < RUNS; run++) {
+            const size_t at = j + run * LANES;
+            lanes slope, product, twice, cost;
+            load(&slope, all.slopes + at);
+            load(&product, h + at);
+            load(&twice, all.twice + at);
+            load(&cost, all.cost + at);
+            __builtin_prefetch(ahead + at);
+            slope += product * by;
+            store(all.slopes + at, &slope);
+            slope *= twice;
+            slope = (lanes) ((lane_bits) slope & ((lane_bits) cost | ~sign));
+            cost = (lanes) ((lane_bits) cost & ~sign) - slope;
+            take_lesser(&least[run], &best[run], &cost, &column);
+        }
     }
-    return least_lane(&least, &best, change);
+    for (size_t run = 1; run < RUNS; run++) {
+        best[run] += (int32_t) (run * LANES);
+        take_less(&least[0], &best[0], &least[run], &best[run]);
+    }
+    return least_lane(&least[0], &best[0], change);
+}
+
+INLINE void add_some(float *sums, size_t cols, const float *const *rows, const float *by,
+                     size_t count)
+{
+    for (size_t j = 0; j < cols; j += LANES) {
+        lanes sum, part;
+        load(&sum, sums + j);
+        for (size_t i = 0; i < count; i++) {
+            load(&part, rows[i] + j);
+            sum += part * by[i];
+        }
+        store(sums + j, &sum);
+    }
+}
+
+static void add_rows(float *sums, size_t cols, const float *const *rows, const float *by,
+                     size_t count)
+{
+    enum { AT_ONCE = 4 }; // rows on one way through the sums
+    size_t i = 0;
+    for (; i + AT_ONCE <= count; i += AT_ONCE)
+        add_some(sums, cols, rows + i, by + i, AT_ONCE);
+    for (; i < count; i++)
+        add_some(sums, cols, rows + i, by + i, 1);
+}
+
+// Exchanges the squares of `by` lanes that lie off the diagonal, in all squares of twice as many.
+#define OWN(k, by)   ((k) & (by) ? 16 + (k) - (by) : (k))
+#define OTHER(k, by) ((k) & (by) ? 16 + (k) : (k) + (by))
+#define EACH(index, by)                                                                            \
+    index(0, by), index(1, by), index(2, by), index(3, by), index(4, by), index(5, by),            \
+        index(6, by), index(7, by), index(8, by), index(9, by), index(10, by), index(11, by),      \
+        index(12, by), index(13, by), index(14, by), index(15, by)
+#define EXCHANGE(lines, by)                                                                        \
+    for (size_t i = 0; i < LANES; i++) {                                                           \
+        if (!(i & (by))) {                                                                         \
+            const lanes own = lines[i], other = lines[i + (by)];                                   \
+            lines[i] = __builtin_shufflevector(own, other, EACH(OWN, by));                         \
+            lines[i + (by)] = __builtin_shufflevector(own, other, EACH(OTHER, by));                \
+        }                                                                                          \
+    }
+
+static void turn(float *to, size_t to_stride, const float *from, size_t from_stride)
+{
+    lanes lines[LANES];
+    for (size_t i = 0; i < LANES; i++)
+        load(&lines[i], from + i * from_stride);
+    EXCHANGE(lines, 8)
+    EXCHANGE(lines, 4)
+    EXCHANGE(lines, 2)
+    EXCHANGE(lines, 1)
+    for (size_t i = 0; i < LANES; i++)
+        store(to + i * to_stride, &lines[i]);
 }
 
 #define CODE_OPS                                                                                   \
     {                                                                                              \
-        .range = range, .nearest = nearest, .distance = distance, .descend = descend, .move = move \
+        .range = range, .nearest = nearest, .distance = distance, .descend = descend,              \
+        .move = move, .add_rows = add_rows, .turn = turn                                           \
     }
 
 #endif // NYB_KERNELS_CODES_LOOPS_H_

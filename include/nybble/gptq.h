@@ -119,7 +119,7 @@ typedef struct nyb_gptq_params {
 } nyb_gptq_params;
 
 enum {
-    NYB_GPTQ_REFINE = 2,   // rounds of refinement unless told otherwise
+    NYB_GPTQ_REFINE = 1,   // rounds of refinement unless told otherwise
     NYB_REFINE_MOST = 100, // that may be asked for
 };
 

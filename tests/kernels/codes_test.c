@@ -92,7 +92,6 @@ enum { MOVES = 5 * NYB_MOVE_COLS };
 // same.
 typedef struct move_row {
     float slopes[MOVES + GUARD], h[MOVES], twice[MOVES], cost[MOVES];
-    uint32_t kept[MOVES];
 } move_row;
 
 static nyb_moves make_row(move_row *r, size_t cols, uint64_t *seed)
@@ -102,10 +101,10 @@ static nyb_moves make_row(move_row *r, size_t cols, uint64_t *seed)
         r->slopes[j] = 0.25f * (float) ((int) nyb_random_below(seed, 41) - 20);
         r->h[j] = 0.25f * (float) ((int) nyb_random_below(seed, 41) - 20);
         r->twice[j] = nyb_random_below(seed, 2) ? 1.0f : -1.0f;
-        r->kept[j] = j % 3 ? 0x7fffffff : 0xffffffff;
-        r->cost[j] = j % 7 == 3 ? 1e30f : (float) nyb_random_below(seed, 4);
+        r->cost[j] = j % 7 == 3 ? 1e30f : (float) (1 + nyb_random_below(seed, 4));
+        r->cost[j] *= j % 3 ? 1.0f : -1.0f;
     }
-    return (nyb_moves){cols, r->slopes, r->twice, r->kept, r->cost};
+    return (nyb_moves){cols, r->slopes, r->twice, r->cost};
 }
 
 // On numbers that f32 holds exactly.
@@ -127,16 +126,69 @@ static void moves_are_the_first_that_cost_least(void **state)
         for (size_t j = 0; j < cols; j++) {
             told.slopes[j] += by * told.h[j];
             const float pull = told.twice[j] * told.slopes[j];
-            const float cost = told.cost[j] - (j % 3 ? fabsf(pull) : pull);
+            const float cost = fabsf(told.cost[j]) - (j % 3 ? fabsf(pull) : pull);
             first = cost < least ? j : first;
             least = fminf(cost, least);
         }
-        assert_int_equal(nyb_code_ops_for(levels[l])->move(&moves, made.h, by, &change), first);
+        assert_int_equal(nyb_code_ops_for(levels[l])->move(&moves, made.h, by, made.h, &change),
+                         first);
         assert_true(change == least);
         assert_memory_equal(&told, &made, sizeof(told));
         tried++;
     }
     assert_true(tried >= 100);
+}
+
+// Any number of rows, in the order in which they are given.
+static void rows_are_added_one_after_the_other(void **state)
+{
+    enum { MOST_ROWS = 11 };
+    static float rows[MOST_ROWS][MOVES], told[MOVES + GUARD], made[MOVES + GUARD];
+    uint64_t seed = 10;
+    (void) state;
+    for (size_t l = 0; l < LEVELS; l++) {
+        if ((nyb_cpu_detected() & levels[l]) != levels[l])
+            continue;
+        for (size_t count = 0; count <= MOST_ROWS; count++) {
+            const size_t cols = NYB_MOVE_COLS * (1 + count % 5);
+            const float *lines[MOST_ROWS];
+            float by[MOST_ROWS];
+            for (size_t j = 0; j < MOVES + GUARD; j++)
+                told[j] = made[j] = test_uniform(&seed);
+            for (size_t i = 0; i < count; i++) {
+                by[i] = test_uniform(&seed);
+                lines[i] = rows[(i * 3 + 1) % MOST_ROWS];
+                for (size_t j = 0; j < MOVES; j++)
+                    rows[(i * 3 + 1) % MOST_ROWS][j] = test_uniform(&seed);
+            }
+            for (size_t i = 0; i < count; i++) {
+                for (size_t j = 0; j < cols; j++)
+                    told[j] += by[i] * lines[i][j];
+            }
+            nyb_code_ops_for(levels[l])->add_rows(made, cols, lines, by, count);
+            assert_memory_equal(told, made, sizeof(told));
+        }
+    }
+}
+
+static void lines_are_turned(void **state)
+{
+    enum { N = NYB_CODE_TURN, WIDE = N + 3, WIDER = N + 7 };
+    float from[N * WIDE], to[N * WIDER];
+    (void) state;
+    for (size_t i = 0; i < N * WIDE; i++)
+        from[i] = (float) i;
+    for (size_t l = 0; l < LEVELS; l++) {
+        if ((nyb_cpu_detected() & levels[l]) != levels[l])
+            continue;
+        for (size_t i = 0; i < N * WIDER; i++)
+            to[i] = -1.0f;
+        nyb_code_ops_for(levels[l])->turn(to, WIDER, from, WIDE);
+        for (size_t j = 0; j < N; j++) {
+            for (size_t i = 0; i < WIDER; i++)
+                assert_true(to[j * WIDER + i] == (i < N ? from[i * WIDE + j] : -1.0f));
+        }
+    }
 }
 
 static void check_row(const nyb_code_ops *ops, const float *x, size_t n, float scale, float zero,
@@ -254,6 +306,8 @@ int main(void)
         cmocka_unit_test(distances_are_those_of_the_nearest_steps),
         cmocka_unit_test(descent_takes_the_best_step),
         cmocka_unit_test(moves_are_the_first_that_cost_least),
+        cmocka_unit_test(rows_are_added_one_after_the_other),
+        cmocka_unit_test(lines_are_turned),
     };
     return cmocka_run_group_tests_name("codes", tests, NULL, NULL);
 }
