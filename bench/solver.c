@@ -114,31 +114,35 @@ static void make_hessian(bench *b)
 
 static void measure(bench *b)
 {
-    const double cube = (double) N * N * N, f32 = probe_f32(&b->ctx), bf16 = probe_bf16(&b->ctx);
+    const double cube = (double) N * N * N;
     make_hessian(b);
     b->ctx.compute = NYB_COMPUTE_F32;
     print("hessian f32, 8192 x 2048", seconds_of(b, nothing, add_inputs),
-          TOKENS / (double) N * cube, f32);
+          TOKENS / (double) N * cube, probe_f32(&b->ctx));
     b->ctx.compute = NYB_COMPUTE_BF16;
-    if (bf16 > 0.0)
+    if (probe_bf16(&b->ctx) > 0.0)
         print("hessian bf16, 8192 x 2048", seconds_of(b, nothing, add_inputs),
-              TOKENS / (double) N * cube, bf16);
+              TOKENS / (double) N * cube, probe_bf16(&b->ctx));
     const double own = seconds_of(b, copy_hessian, own_factor);
     openblas_set_num_threads((int) nyb_threads(&b->ctx));
     const double theirs = seconds_of(b, copy_hessian, blas_factor);
     openblas_set_num_threads(1);
-    print("factor, n = 2048", own, 2.0 / 3.0 * cube, f32);
+    print("factor, n = 2048", own, 2.0 / 3.0 * cube, probe_f32(&b->ctx));
     printf("%-34s %8.1f ms %8.2f x the factor's time\n", "potrf + potri + potrf of OpenBLAS",
            theirs * 1e3, theirs / own);
     note(b, nyb_gptq_prepare(&b->ctx, &b->factor, &b->hessian, &b->params, &b->err));
     b->params.skip_measurements = true;
     b->params.refine = 0;
-    print("solve, 2048 x 2048", seconds_of(b, nothing, solve), cube, f32);
-    const double plain = seconds_of(b, nothing, solve);
+    const double bare = seconds_of(b, nothing, solve);
+    print("solve, 2048 x 2048", bare, cube, probe_f32(&b->ctx));
+    b->params.grid.scale_search = true; // which refinement starts from
+    const double searched = seconds_of(b, nothing, solve);
     b->params.refine = NYB_GPTQ_DEFAULTS.refine;
     const double refined = seconds_of(b, nothing, solve);
-    printf("%-34s %8.1f ms %8.2f x the solve's time\n", "solve and refinement", refined * 1e3,
-           refined / plain);
+    printf("%-34s %8.1f ms %8.2f x the solve without search\n", "solve with search of scales",
+           searched * 1e3, searched / bare);
+    printf("%-34s %8.1f ms %8.2f x the solve with search\n", "refinement alone",
+           (refined - searched) * 1e3, (refined - searched) / searched);
     nyb_gptq_factor_clear(&b->factor);
     nyb_hessian_clear(&b->hessian);
 }

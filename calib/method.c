@@ -74,21 +74,24 @@ static nyb_grid_params grid_of(const nyb_solve_params *params)
                              .range = asked.range};
 }
 
+// w, or what is stored where there is such.
 static nyb_status round_weight(const nyb_context *ctx, nyb_qweight *out, nyb_mat w,
-                               const nyb_solve_params *params, nyb_err *err)
+                               const nyb_tensor *stored, const nyb_solve_params *params,
+                               nyb_err *err)
 {
-    if (params->method == NYB_METHOD_FLOAT8) {
-        nyb_float8_params floats = params->float8;
-        floats.scale_dtype = params->gptq.grid.scale_dtype;
-        return nyb_round_float8(ctx, out, w, &floats, err);
-    }
     const nyb_grid_params grid = grid_of(params);
-    return nyb_round_nearest(ctx, out, w, &grid, err);
+    if (stored)
+        return nyb_round_stored(ctx, out, stored, &grid, err);
+    if (params->method != NYB_METHOD_FLOAT8)
+        return nyb_round_nearest(ctx, out, w, &grid, err);
+    nyb_float8_params floats = params->float8;
+    floats.scale_dtype = params->gptq.grid.scale_dtype;
+    return nyb_round_float8(ctx, out, w, &floats, err);
 }
 
 static nyb_status round_layer(const nyb_context *ctx, const nyb_hessian *hessian, nyb_mat w,
-                              const nyb_solve_params *params, nyb_qweight *out,
-                              nyb_gptq_report *report, nyb_err *err)
+                              const nyb_tensor *stored, const nyb_solve_params *params,
+                              nyb_qweight *out, nyb_gptq_report *report, nyb_err *err)
 {
     const double start = nyb_seconds();
     const double none = (double) NAN;
@@ -98,7 +101,7 @@ static nyb_status round_layer(const nyb_context *ctx, const nyb_hessian *hessian
                               .relative_error = none,
                               .solver_loss = none};
 
-    nyb_status status = round_weight(ctx, out, w, params, err);
+    nyb_status status = round_weight(ctx, out, w, stored, params, err);
     if (status == NYB_OK && hessian && report)
         status = measure(ctx, hessian, w, out, &result, err);
     if (status != NYB_OK) {
@@ -121,8 +124,19 @@ nyb_status nyb_solve_layer(const nyb_context *ctx, nyb_solve_input input, nyb_ma
     if ((unsigned) params->method >= NYB_METHOD_COUNT)
         return nyb_fail(err, NYB_E_ARG, "method is %d", (int) params->method);
     if (params->method != NYB_METHOD_GPTQ)
-        return round_layer(ctx, input.hessian, w, params, out, report, err);
+        return round_layer(ctx, input.hessian, w, NULL, params, out, report, err);
     if (!input.factor)
         return nyb_fail(err, NYB_E_ARG, "gptq needs the factor of a hessian");
     return nyb_gptq_solve(ctx, input.factor, w, &params->gptq, out, report, err);
+}
+
+nyb_status nyb_solve_stored(const nyb_context *ctx, const nyb_tensor *w,
+                            const nyb_solve_params *params, nyb_qweight *out,
+                            nyb_gptq_report *report, nyb_err *err)
+{
+    *out = (nyb_qweight){0};
+    if (params->method == NYB_METHOD_GPTQ || params->method == NYB_METHOD_FLOAT8 ||
+        (unsigned) params->method >= NYB_METHOD_COUNT)
+        return nyb_fail(err, NYB_E_ARG, "stored weights are rounded by rtn, int4 and int8 alone");
+    return round_layer(ctx, NULL, (nyb_mat){0}, w, params, out, report, err);
 }

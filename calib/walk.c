@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "calib/beside.h"
+#include "calib/finish.h"
 #include "calib/imatrix.h"
 #include "calib/pass.h"
 #include "core/log.h"
@@ -65,51 +66,6 @@ static nyb_status prepare(walk *w, const nyb_gptq_params *params, nyb_err *err)
 }
 
 // ---- One layer ----------------------------------------------------------------------------
-
-// What is left to do with a solved layer: tasks that do not need each other.
-enum { PUT, HASH, REPLACE, REPLACED_ROWS = 64 }; // tasks from REPLACE on are tiles of so many rows
-
-typedef struct finishing {
-    nyb_output *out;
-    const nyb_job_layer *layer;
-    const nyb_qweight *q;
-    nyb_mat weight;    // left dequantised
-    float *rows;       // [workers, weight.cols]
-    double (*sums)[2]; // [tiles] |W - Q|^2 and |W|^2
-    char hash[NYB_HASH_TEXT];
-    nyb_status status; // of putting
-    nyb_err *err;
-} finishing;
-
-static void replace(const finishing *f, size_t tile, float *row)
-{
-    const nyb_mat w = f->weight;
-    const size_t first = tile * REPLACED_ROWS, end = first + REPLACED_ROWS;
-    double error = 0.0, energy = 0.0;
-    for (size_t i = first; i < end && i < w.rows; i++) {
-        float *const at = nyb_row(w, i);
-        nyb_qweight_dequantize(f->q, i, nyb_mat_of(row, 1, w.cols));
-        for (size_t j = 0; j < w.cols; j++) {
-            const double off = (double) at[j] - (double) row[j];
-            error += off * off;
-            energy += (double) at[j] * (double) at[j];
-            at[j] = row[j];
-        }
-    }
-    f->sums[tile][0] = error;
-    f->sums[tile][1] = energy;
-}
-
-static void finish_task(void *arg, size_t index, unsigned worker)
-{
-    finishing *const f = arg;
-    if (index == PUT)
-        f->status = nyb_output_put(f->out, f->layer, f->q, f->err);
-    else if (index == HASH)
-        nyb_job_hash(f->q, f->hash);
-    else
-        replace(f, index - REPLACE, f->rows + worker * f->weight.cols);
-}
 
 static void set_real(json_t *record, const char *key, double value)
 {
@@ -192,36 +148,24 @@ static nyb_status solve(walk *w, const nyb_job_layer *layer, nyb_mat weight, nyb
     return status;
 }
 
+// `stored` is what `weight` is the shape of, when it has no memory.
 static nyb_status finish_layer(walk *w, const nyb_job_layer *layer, nyb_mat weight,
-                               const nyb_qweight *q, const nyb_gptq_report *report, nyb_err *err)
+                               const nyb_tensor *stored, const nyb_qweight *q,
+                               const nyb_gptq_report *report, nyb_err *err)
 {
-    const size_t tiles = (weight.rows + REPLACED_ROWS - 1) / REPLACED_ROWS;
-    finishing f = {.out = w->out,
-                   .layer = layer,
-                   .q = q,
-                   .weight = weight,
-                   .rows = nyb_alloc_raw(nyb_threads(w->ctx) * weight.cols, sizeof(float)),
-                   .sums = nyb_alloc_raw(tiles, sizeof(*f.sums)),
-                   .err = err};
-    double error = 0.0, energy = 0.0;
-    if (f.rows && f.sums)
-        nyb_parallel(w->ctx, REPLACE + tiles, finish_task, &f);
-    else
-        f.status = nyb_no_memory(err, layer->linear->module, tiles, sizeof(*f.sums));
-    for (size_t i = 0; f.status == NYB_OK && i < tiles; i++) {
-        error += f.sums[i][0];
-        energy += f.sums[i][1];
-    }
-    nyb_free(f.rows);
-    nyb_free(f.sums);
-    if (f.status != NYB_OK)
-        return f.status;
+    const nyb_finishing finishing = {
+        .out = w->out, .layer = layer, .q = q, .weight = weight, .stored = stored};
+    char hash[NYB_HASH_TEXT];
+    double error = 0.0;
+    const nyb_status status = nyb_finish_layer(w->ctx, &finishing, hash, &error, err);
+    if (status != NYB_OK)
+        return status;
     nyb_step(w->ctx, &(nyb_progress){.stage = "quantize",
                                      .item = layer->linear->module,
                                      .unit = "layers",
                                      .done = ++w->solved,
                                      .total = w->job->rounded});
-    return record(w, layer, q, report, f.hash, energy > 0.0 ? error / energy : 0.0, err);
+    return record(w, layer, q, report, hash, error, err);
 }
 
 // Adds to the last layer's record what it has to say as part of an expert.
@@ -246,8 +190,40 @@ static nyb_status round_weight(walk *w, const nyb_job_layer *layer, nyb_mat weig
     if (status != NYB_OK)
         return nyb_fail(err, status, "%s: '%s': %s", nyb_model_folder(w->job->model),
                         layer->linear->module, inner.text);
-    status = finish_layer(w, layer, weight, &q, &report, err);
+    status = finish_layer(w, layer, weight, NULL, &q, &report, err);
     nyb_qweight_clear(&q);
+    return status;
+}
+
+// Whether the layer is rounded from the bytes of the file.
+static bool rounds_stored(const nyb_job_layer *layer)
+{
+    const nyb_linear *const l = layer->linear;
+    return !l->quantized && nyb_linear_is_plain(l) && !nyb_job_calibrates(layer) &&
+           layer->settings.method != NYB_METHOD_FLOAT8;
+}
+
+static nyb_status round_stored_weight(walk *w, const nyb_job_layer *layer, nyb_err *err)
+{
+    const nyb_linear *const l = layer->linear;
+    const nyb_tensor stored = {.name = l->weight->name,
+                               .dtype = l->weight->dtype,
+                               .rank = 2,
+                               .shape = {l->rows, l->cols},
+                               .at = l->weight->at,
+                               .bytes = l->rows * l->cols * nyb_dtype_bytes(l->weight->dtype)};
+    const nyb_solve_params params = nyb_job_solve(w->job, layer);
+    nyb_err inner = {0};
+    nyb_qweight q = {0};
+    nyb_gptq_report report = {0};
+    nyb_status status = nyb_solve_stored(w->ctx, &stored, &params, &q, &report, &inner);
+    if (status != NYB_OK)
+        return nyb_fail(err, status, "%s: '%s': %s", nyb_model_folder(w->job->model), l->module,
+                        inner.text);
+    q.input_scale = layer->input_scale;
+    status = finish_layer(w, layer, nyb_mat_of(NULL, l->rows, l->cols), &stored, &q, &report, err);
+    nyb_qweight_clear(&q);
+    nyb_map_release(stored.at, stored.bytes);
     return status;
 }
 
@@ -424,36 +400,46 @@ static nyb_status commit(walk *w, size_t block,
     return status == NYB_OK ? nyb_output_commit(w->out, line, err) : status;
 }
 
+// A layer that needs no inputs, by itself.
+static nyb_status round_alone(walk *w, const nyb_job_layer *layer, nyb_err *err)
+{
+    const nyb_linear *const l = layer->linear;
+    if (rounds_stored(layer))
+        return round_stored_weight(w, layer, err);
+    const nyb_mat weight =
+        nyb_mat_of(nyb_alloc_raw(l->rows * l->cols, sizeof(float)), l->rows, l->cols);
+    if (!weight.at)
+        return nyb_no_memory(err, l->module, l->rows, l->cols * sizeof(float));
+    nyb_status status = nyb_linear_read(w->job->model, l, weight, err);
+    if (status == NYB_OK)
+        status = round_weight(w, layer, weight, err);
+    nyb_free(weight.at);
+    return status;
+}
+
+// Layers of a block without inputs; embedding and head, which make a block behind the last one.
+static nyb_status round_each(walk *w, size_t block, nyb_err *err)
+{
+    size_t count = 0;
+    const nyb_job_layer *const layers = nyb_job_block(w->job, block, &count);
+    nyb_status status = NYB_OK;
+    for (size_t i = 0; status == NYB_OK && i < count; i++) {
+        if (layers[i].form == NYB_FORM_CODES)
+            status = round_alone(w, &layers[i], err);
+    }
+    return status;
+}
+
 static nyb_status round_block(walk *w, size_t block, nyb_err *err)
 {
+    if (!nyb_walk_needs_blocks(w->job))
+        return commit(w, block, round_each, err);
     nyb_status status = nyb_block_weights_load(w->ctx, &w->pass.weights, block, err);
     if (status == NYB_OK && w->pass.beside)
         status = nyb_beside_load(&w->beside, block, err);
     if (status != NYB_OK)
         return status;
     return commit(w, block, w->job->hessians ? round_stored : round_stages, err);
-}
-
-// Embedding and head, which make a block behind the last one.
-static nyb_status round_outer(walk *w, size_t block, nyb_err *err)
-{
-    size_t count = 0;
-    const nyb_job_layer *const layers = nyb_job_block(w->job, block, &count);
-    nyb_status status = NYB_OK;
-    for (size_t i = 0; status == NYB_OK && i < count; i++) {
-        const nyb_linear *const l = layers[i].linear;
-        if (layers[i].form != NYB_FORM_CODES)
-            continue;
-        const nyb_mat weight =
-            nyb_mat_of(nyb_alloc_raw(l->rows * l->cols, sizeof(float)), l->rows, l->cols);
-        if (!weight.at)
-            return nyb_no_memory(err, l->module, l->rows, l->cols * sizeof(float));
-        status = nyb_linear_read(w->job->model, l, weight, err);
-        if (status == NYB_OK)
-            status = round_weight(w, &layers[i], weight, err);
-        nyb_free(weight.at);
-    }
-    return status;
 }
 
 // Runs the finished blocks with what was written of them.
@@ -505,7 +491,7 @@ static nyb_status run(walk *w, nyb_err *err)
         nyb_beside_close(&w->beside);
         nyb_activations_close(&w->pass.activations);
         nyb_block_weights_clear(&w->pass.weights);
-        status = commit(w, blocks, round_outer, err);
+        status = commit(w, blocks, round_each, err);
     }
     return status == NYB_OK && imatrix ? nyb_imatrix_save(&w->imatrix, err) : status;
 }
@@ -521,7 +507,8 @@ nyb_status nyb_walk(const nyb_context *ctx, const nyb_job *job, nyb_output *out,
         .folder = out->partial,
         .all_experts = job->params->experts.calibration == NYB_EXPERTS_ALL,
     };
-    nyb_status status = nyb_pass_open(&w.pass, ctx, job->model, &params, err);
+    nyb_status status =
+        nyb_walk_needs_blocks(job) ? nyb_pass_open(&w.pass, ctx, job->model, &params, err) : NYB_OK;
     if (status == NYB_OK && w.forward && job->params->objective == NYB_OBJECTIVE_MODEL)
         status = nyb_beside_open(&w.beside, &w.pass, job, &params, err);
     if (status == NYB_OK)

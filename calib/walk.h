@@ -22,6 +22,10 @@ typedef struct nyb_walk_bytes {
     size_t spilled;       // bytes on disk, 0: none
 } nyb_walk_bytes;
 
+// Whether blocks are loaded as wholes: their layers see each other's outputs, or stored Hessians.
+// Else one layer after the other is read and rounded.
+bool nyb_walk_needs_blocks(const nyb_job *job);
+
 nyb_walk_bytes nyb_walk_memory(const nyb_context *ctx, const nyb_job *job);
 
 #endif // NYB_CALIB_WALK_H_

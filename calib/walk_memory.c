@@ -35,6 +35,11 @@ static void fit_activations(const nyb_context *ctx, const nyb_job *job, size_t l
     bytes->spilled += nyb_activations_spill(job->model, other, all, s->length, kept);
 }
 
+bool nyb_walk_needs_blocks(const nyb_job *job)
+{
+    return job->forward || job->hessians;
+}
+
 nyb_walk_bytes nyb_walk_memory(const nyb_context *ctx, const nyb_job *job)
 {
     const size_t width = nyb_pass_width(job->model);
@@ -56,6 +61,8 @@ nyb_walk_bytes nyb_walk_memory(const nyb_context *ctx, const nyb_job *job)
     room->weights = nyb_block_weights_bytes(job->model) + nyb_model_outer_bytes(job->model);
     if (room->weights < outer * sizeof(float)) // in the blocks' place
         room->weights = outer * sizeof(float);
+    if (!nyb_walk_needs_blocks(job))
+        room->weights = largest * sizeof(float);
     // The codes and their packed copy, the solver's working copies of a row tile for each thread.
     const size_t lines = refined > 0 ? 7 : 1;
     room->other = NYB_PROGRAM_BYTES + 3 * largest + nyb_threads(ctx) * lines * 4 * 64 * width;

@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "nybble/tensor.h"
+
 enum {
     NYB_CODE_ROWS = 64, // rows of a tile: values of a line below
     NYB_MOVE_COLS = 32, // what the columns of nyb_moves come in
@@ -41,12 +43,27 @@ typedef struct nyb_moves {
                        // can be taken with a minus before it
 } nyb_moves;
 
-typedef struct nyb_code_ops {
-    // The smallest and the largest of n values, with 0 between them.
-    void (*range)(float *low, float *high, const float *x, size_t n);
+// What grids of whole groups are like.
+typedef struct nyb_code_span {
+    nyb_dtype scale_dtype;
+    float top;    // the largest code
+    float lowest; // zero point
+    bool symmetric;
+} nyb_code_span;
 
-    // codes[i] = the whole number nearest to x[i] / scale, ties to even, plus zero, within [0, top].
-    void (*nearest)(uint8_t *codes, const float *x, size_t n, float scale, float zero, float top);
+typedef struct nyb_code_ops {
+    // low[g] and high[g]: the smallest and the largest of group g, with 0 between them. Groups are
+    // runs of `size` of the n values; the last one may be shorter.
+    void (*ranges)(float *low, float *high, const float *x, size_t n, size_t size);
+
+    // Grids of n groups with these ranges: as nyb_grid_span(), where a range has not been settled.
+    void (*spans)(float *scale, float *zero, const float *low, const float *high, size_t n,
+                  const nyb_code_span *span);
+
+    // codes[i] = the whole number nearest to x[i] / scale[g], ties to even, plus zero[g], within
+    // [0, top], for the same groups g.
+    void (*nearest)(uint8_t *codes, const float *x, size_t n, size_t size, const float *scale,
+                    const float *zero, float top);
 
     // total[row] = sum over the columns of weight * (distance of the value from the grid)^2.
     //

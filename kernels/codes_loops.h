@@ -3,6 +3,8 @@
 #ifndef NYB_KERNELS_CODES_LOOPS_H_
 #define NYB_KERNELS_CODES_LOOPS_H_
 
+#include <float.h>
+#include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
@@ -18,6 +20,7 @@ enum { LANES = NYB_CODE_TURN, PARTS = NYB_CODE_ROWS / LANES, CHUNK = 32 };
 typedef float lanes __attribute__((vector_size(4 * LANES)));
 typedef uint32_t lane_bits __attribute__((vector_size(4 * LANES)));
 typedef int32_t lane_ints __attribute__((vector_size(4 * LANES)));
+typedef double wide_lanes __attribute__((vector_size(8 * LANES)));
 typedef uint8_t byte_lanes __attribute__((vector_size(LANES)));
 
 #define INLINE static inline __attribute__((always_inline))
@@ -39,70 +42,224 @@ INLINE void choose(lanes *out, const lane_bits *mask, const lanes *a, const lane
     *out = (lanes) ((*mask & (lane_bits) *a) | (~*mask & (lane_bits) *b));
 }
 
+// a where it is less than b, else b; the same for more. Compilers make several instructions of it
+// where there is one.
+INLINE void lesser(lanes *out, const lanes *a, const lanes *b)
+{
+#ifdef __AVX512F__
+    *out = (lanes) _mm512_min_ps((__m512) *a, (__m512) *b);
+#else
+    const lane_bits less = (lane_bits) (*a < *b);
+    choose(out, &less, a, b);
+#endif
+}
+
+INLINE void greater(lanes *out, const lanes *a, const lanes *b)
+{
+#ifdef __AVX512F__
+    *out = (lanes) _mm512_max_ps((__m512) *a, (__m512) *b);
+#else
+    const lane_bits more = (lane_bits) (*a > *b);
+    choose(out, &more, a, b);
+#endif
+}
+
+// The lanes turned round by so many.
+#define TURNED(v, by)                                                                              \
+    __builtin_shufflevector(v, v, by % 16, (1 + by) % 16, (2 + by) % 16, (3 + by) % 16,            \
+                            (4 + by) % 16, (5 + by) % 16, (6 + by) % 16, (7 + by) % 16,            \
+                            (8 + by) % 16, (9 + by) % 16, (10 + by) % 16, (11 + by) % 16,          \
+                            (12 + by) % 16, (13 + by) % 16, (14 + by) % 16, (15 + by) % 16)
+
 // The integer nearest to x in [low, high], ties to even; low for a NaN.
 INLINE void snap(lanes *x, const lanes *low, const lanes *high)
 {
     const float shift = 0x1.8p23f;
-    const lane_bits above = (lane_bits) (*x > *low);
-    choose(x, &above, x, low);
-    const lane_bits below = (lane_bits) (*x < *high);
-    choose(x, &below, x, high);
+    greater(x, x, low);
+    lesser(x, x, high);
     *x = (*x + shift) - shift;
 }
 
-static void range(float *low, float *high, const float *x, size_t n)
+// The least or the most of all lanes, in each of them.
+#define ACROSS(v, which)                                                                           \
+    do {                                                                                           \
+        lanes turned = TURNED(*(v), 8);                                                            \
+        which(v, v, &turned);                                                                      \
+        turned = TURNED(*(v), 4);                                                                  \
+        which(v, v, &turned);                                                                      \
+        turned = TURNED(*(v), 2);                                                                  \
+        which(v, v, &turned);                                                                      \
+        turned = TURNED(*(v), 1);                                                                  \
+        which(v, v, &turned);                                                                      \
+    } while (0)
+
+INLINE void range(float *low, float *high, const float *x, size_t n)
 {
     lanes least = {0}, most = {0};
     size_t i = 0;
     for (; i + LANES <= n; i += LANES) {
         lanes v;
         load(&v, x + i);
-        const lane_bits below = (lane_bits) (v < least), above = (lane_bits) (v > most);
-        choose(&least, &below, &v, &least);
-        choose(&most, &above, &v, &most);
+        lesser(&least, &v, &least);
+        greater(&most, &v, &most);
     }
-    float ends[2][LANES];
-    store(ends[0], &least);
-    store(ends[1], &most);
-    *low = *high = 0.0f;
-    for (size_t k = 0; k < LANES; k++) {
-        *low = ends[0][k] < *low ? ends[0][k] : *low;
-        *high = ends[1][k] > *high ? ends[1][k] : *high;
-    }
+    ACROSS(&least, lesser);
+    ACROSS(&most, greater);
+    *low = least[0];
+    *high = most[0];
     for (; i < n; i++) {
         *low = x[i] < *low ? x[i] : *low;
         *high = x[i] > *high ? x[i] : *high;
     }
 }
 
-INLINE void nearest_part(uint8_t *codes, const float *x, float scale, float zero, float top)
+static void ranges(float *low, float *high, const float *x, size_t n, size_t size)
+{
+    for (size_t i = 0; i < n; i += size)
+        range(low++, high++, x + i, n - i < size ? n - i : size);
+}
+
+// What a file holds of a scale above 0, see nyb_grid_storable().
+INLINE void make_storable(lanes *scale, nyb_dtype dtype)
+{
+    const lane_bits bits = (lane_bits) *scale;
+    lanes least = (lanes){0} + FLT_MIN;
+    if (dtype == NYB_BF16)
+        *scale = (lanes) ((bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000);
+    if (dtype == NYB_F16) {
+        const lanes endless = (lanes){0} + INFINITY, small = (*scale + 0.75f) - 0.75f;
+        const lane_bits is_small = (lane_bits) (*scale < 0x1p-14f);
+        lanes rounded = (lanes) ((bits + 0xfff + ((bits >> 13) & 1)) & 0xffffe000);
+        const lane_bits is_large = (lane_bits) (rounded > 65504.0f);
+        choose(&rounded, &is_large, &endless, &rounded);
+        choose(scale, &is_small, &small, &rounded);
+        least = (lanes){0} + 0x1p-24f;
+    }
+    greater(scale, scale, &least);
+}
+
+INLINE void span_part(float *scale, float *zero, lanes *low, lanes *high, const nyb_code_span *span)
+{
+    const lanes none = {0}, one = none + 1.0f, minus_one = -one;
+    const lanes least = none + span->lowest, most = none + span->top;
+    if (span->symmetric) {
+        const lanes other = -*low;
+        greater(high, &other, high);
+        *low = -*high;
+    }
+    const lane_bits empty = (lane_bits) (*low == none) & (lane_bits) (*high == none);
+    choose(low, &empty, &minus_one, low);
+    choose(high, &empty, &one, high);
+    const wide_lanes from = __builtin_convertvector(*low, wide_lanes);
+    const wide_lanes to = __builtin_convertvector(*high, wide_lanes);
+    lanes step = __builtin_convertvector((to - from) / (double) span->top, lanes);
+    lanes point = (most + 1.0f) * 0.5f;
+    make_storable(&step, span->scale_dtype);
+    if (!span->symmetric) {
+        const double shift = 0x1.8p52; // rounds to whole numbers, ties to even
+        const wide_lanes steps = -from / __builtin_convertvector(step, wide_lanes);
+        point = __builtin_convertvector((steps + shift) - shift, lanes);
+        const lane_bits under = (lane_bits) (point < least);
+        lanes wider = __builtin_convertvector(to / (double) (span->top - span->lowest), lanes);
+        make_storable(&wider, span->scale_dtype);
+        choose(&step, &under, &wider, &step);
+        greater(&point, &point, &least);
+        lesser(&point, &point, &most);
+    }
+    store(scale, &step);
+    store(zero, &point);
+}
+
+static void spans(float *scale, float *zero, const float *low, const float *high, size_t n,
+                  const nyb_code_span *span)
+{
+    lanes from, to;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        load(&from, low + i);
+        load(&to, high + i);
+        span_part(scale + i, zero + i, &from, &to, span);
+    }
+    if (i < n) {
+        const size_t some = (n - i) * sizeof(*low);
+        float scales[LANES], zeros[LANES];
+        from = to = (lanes){0};
+        memcpy(&from, low + i, some);
+        memcpy(&to, high + i, some);
+        span_part(scales, zeros, &from, &to, span);
+        memcpy(scale + i, scales, some);
+        memcpy(zero + i, zeros, some);
+    }
+}
+
+// Quotients are slow. A product with the reciprocal is off by less than 1e-4 where it matters, below
+// 512, so it has the same nearest integer unless it comes near a tie.
+typedef struct divisor {
+    float scale, inverse, near; // |distance from the nearest integer| from which on it may differ
+} divisor;
+
+INLINE void divisor_of(divisor *d, float scale)
+{
+    *d = (divisor){scale, 1.0f / scale, scale < 0x1p125f ? 0.4998f : -1.0f};
+}
+
+// The integer nearest to x / scale, ties to even, where it is within [-512, 512], else one of those.
+INLINE void divide(lanes *x, const divisor *by)
+{
+    const lanes low = (lanes){0} - 512.0f, high = (lanes){0} + 512.0f;
+#ifdef __AVX512F__ // asks all lanes at once whether the quotient itself is wanted
+    lanes product = *x * by->inverse;
+    greater(&product, &product, &low);
+    lesser(&product, &product, &high);
+    const float shift = 0x1.8p23f;
+    const lanes whole = (product + shift) - shift, off = product - whole;
+    if (_mm512_cmp_ps_mask(_mm512_abs_ps((__m512) off), _mm512_set1_ps(by->near), _CMP_GT_OQ) ==
+        0) {
+        *x = whole;
+        return;
+    }
+#endif
+    *x = *x / by->scale;
+    snap(x, &low, &high);
+}
+
+INLINE void nearest_part(uint8_t *codes, const float *x, const divisor *by, float zero, float top)
 {
     // Codes and zero points are below 256, so that clamping before they are added changes nothing.
-    const lanes least = (lanes){0} - 512.0f, most = (lanes){0} + 512.0f;
     const lanes bottom = {0}, end = bottom + top;
     lanes v;
     load(&v, x);
-    v = v / scale;
-    snap(&v, &least, &most);
+    divide(&v, by);
     v = v + zero;
-    snap(&v, &bottom, &end);
+    greater(&v, &v, &bottom);
+    lesser(&v, &v, &end);
     const byte_lanes bytes =
         __builtin_convertvector(__builtin_convertvector(v, lane_ints), byte_lanes);
     memcpy(codes, &bytes, sizeof(bytes));
 }
 
-static void nearest(uint8_t *codes, const float *x, size_t n, float scale, float zero, float top)
+INLINE void nearest_group(uint8_t *codes, const float *x, size_t n, float scale, float zero,
+                          float top)
 {
     size_t i = 0;
+    divisor by;
+    divisor_of(&by, scale);
     for (; i + LANES <= n; i += LANES)
-        nearest_part(codes + i, x + i, scale, zero, top);
+        nearest_part(codes + i, x + i, &by, zero, top);
     if (i < n) {
         float some[LANES] = {0};
         uint8_t out[LANES];
         memcpy(some, x + i, (n - i) * sizeof(*x));
-        nearest_part(out, some, scale, zero, top);
+        nearest_part(out, some, &by, zero, top);
         memcpy(codes + i, out, n - i);
     }
+}
+
+static void nearest(uint8_t *codes, const float *x, size_t n, size_t size, const float *scale,
+                    const float *zero, float top)
+{
+    for (size_t i = 0; i < n; i += size)
+        nearest_group(codes + i, x + i, n - i < size ? n - i : size, *scale++, *zero++, top);
 }
 
 // One column's new steps. Returns whether any row's changed; `moved` is by how much the weights did.
@@ -190,13 +347,6 @@ static void descend(const nyb_descent *b)
         }
     }
 }
-
-// The lanes turned round by so many.
-#define TURNED(v, by)                                                                              \
-    __builtin_shufflevector(v, v, by % 16, (1 + by) % 16, (2 + by) % 16, (3 + by) % 16,            \
-                            (4 + by) % 16, (5 + by) % 16, (6 + by) % 16, (7 + by) % 16,            \
-                            (8 + by) % 16, (9 + by) % 16, (10 + by) % 16, (11 + by) % 16,          \
-                            (12 + by) % 16, (13 + by) % 16, (14 + by) % 16, (15 + by) % 16)
 
 // Gives each lane the lesser of its own value and another's; of equal ones that of the first column.
 INLINE void take_less(lanes *least, lane_ints *columns, const lanes *value, const lane_ints *column)
@@ -330,8 +480,8 @@ static void turn(float *to, size_t to_stride, const float *from, size_t from_str
 
 #define CODE_OPS                                                                                   \
     {                                                                                              \
-        .range = range, .nearest = nearest, .distance = distance, .descend = descend,              \
-        .move = move, .add_rows = add_rows, .turn = turn                                           \
+        .ranges = ranges, .spans = spans, .nearest = nearest, .distance = distance,                \
+        .descend = descend, .move = move, .add_rows = add_rows, .turn = turn                       \
     }
 
 #endif // NYB_KERNELS_CODES_LOOPS_H_

@@ -10,13 +10,37 @@ enum {
     MAX_BITS = 8,
 };
 
-// Inlined with a constant `bits`, so that shifts and copies become immediate.
+// The lowest `bits` of each of a word's fields of `width` bits.
+static inline uint64_t fields(unsigned bits, unsigned width)
+{
+    uint64_t mask = (1ull << bits) - 1;
+    for (unsigned at = width; at < 64; at *= 2)
+        mask |= mask << at;
+    return mask;
+}
+
+// Of each two fields of `width` bits that hold `bits`, the upper one moves down to the lower one's end, or
+// back.
+static inline uint64_t close_up(uint64_t x, unsigned bits, unsigned width)
+{
+    const uint64_t low = fields(bits, 2 * width);
+    return (x & low) | (x >> (width - bits) & low << bits);
+}
+
+static inline uint64_t spread(uint64_t x, unsigned bits, unsigned width)
+{
+    const uint64_t low = fields(bits, 2 * width);
+    return (x & low) | (x & low << bits) << (width - bits);
+}
+
+// Eight codes of a byte each move together, then their pairs, then those' pairs. Inlined with a
+// constant `bits`, so that shifts and masks become immediate.
 static inline void pack_runs(unsigned char *to, const uint8_t *codes, size_t runs, unsigned bits)
 {
     for (size_t r = 0; r < runs; r++, codes += RUN, to += bits) {
-        uint64_t all = 0;
-        for (unsigned i = 0; i < RUN; i++)
-            all |= (uint64_t) codes[i] << (bits * i);
+        uint64_t all;
+        memcpy(&all, codes, RUN);
+        all = close_up(close_up(close_up(all, bits, 8), 2 * bits, 16), 4 * bits, 32);
         memcpy(to, &all, bits);
     }
 }
@@ -29,8 +53,8 @@ static inline void unpack_runs(uint8_t *codes, const unsigned char *from, size_t
         // Byte by byte: a copy of 3 bytes through memory would stall on its own stores.
         for (unsigned k = 0; k < bits; k++)
             all |= (uint64_t) from[k] << (8 * k);
-        for (unsigned i = 0; i < RUN; i++)
-            codes[i] = (uint8_t) (all >> (bits * i) & ((1u << bits) - 1));
+        all = spread(spread(spread(all, 4 * bits, 32), 2 * bits, 16), bits, 8);
+        memcpy(codes, &all, RUN);
     }
 }
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/dtype.h"
+#include "kernels/codes.h"
 #include "ptq/blocks.h"
 #include "ptq/observer.h"
 
@@ -167,13 +168,30 @@ bool nyb_grid_is_plain(const nyb_grid_params *params)
            !params->scale_search;
 }
 
-bool nyb_grid_fit_range(const nyb_grid_params *params, float low, float high, float *scale,
-                        float *zero)
+// As the reference computes, in its order.
+static void fit_reference(const nyb_grid_params *params, float low, float high, float *scale,
+                          float *zero)
 {
-    assert(nyb_grid_is_plain(params));
     settle(params, &low, &high);
     nyb_grid_span(params, low, high, scale, zero);
-    return isfinite(*scale);
+}
+
+size_t nyb_grid_fit_ranges(const nyb_grid_params *params, const float *low, const float *high,
+                           size_t n, float *scale, float *zero)
+{
+    const nyb_code_span span = {.scale_dtype = params->scale_dtype,
+                                .top = nyb_grid_top(params->bits),
+                                .lowest = (float) params->lowest_zero,
+                                .symmetric = params->symmetric};
+    assert(nyb_grid_is_plain(params));
+    if (!params->reference)
+        nyb_code_ops_get()->spans(scale, zero, low, high, n, &span);
+    for (size_t g = 0; params->reference && g < n; g++)
+        fit_reference(params, low[g], high[g], &scale[g], &zero[g]);
+    size_t bad = 0;
+    while (bad < n && isfinite(scale[bad]))
+        bad++;
+    return bad;
 }
 
 size_t nyb_grid_fit(const nyb_grid_params *params, nyb_mat values, const float *weights,

@@ -71,11 +71,11 @@ NYB_NODISCARD nyb_status nyb_grid_check(const nyb_grid_params *params, size_t co
 size_t nyb_grid_fit(const nyb_grid_params *params, nyb_mat values, const float *weights,
                     nyb_grid_lanes *out);
 
-// The same for one group's range, with 0 in it, where nothing clips it and no scale is searched:
-// nyb_grid_is_plain(). false: the scale is too large for scale_dtype.
+// The same for the ranges of n groups, with 0 in each, where nothing clips them and no scale is
+// searched: nyb_grid_is_plain(). Returns the first group whose scale is too large, or n.
 bool nyb_grid_is_plain(const nyb_grid_params *params);
-bool nyb_grid_fit_range(const nyb_grid_params *params, float low, float high, float *scale,
-                        float *zero);
+size_t nyb_grid_fit_ranges(const nyb_grid_params *params, const float *low, const float *high,
+                           size_t n, float *scale, float *zero);
 
 // The range of each lane's values, with 0 in it.
 typedef struct nyb_grid_range {

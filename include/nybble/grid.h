@@ -66,4 +66,13 @@ NYB_API NYB_NODISCARD nyb_status nyb_round_nearest(const nyb_context *ctx, nyb_q
                                                    nyb_mat w, const nyb_grid_params *params,
                                                    nyb_err *err);
 
+// The same for a matrix as a file holds it, of rank 2 and of F32, F16 or BF16; its bytes need no
+// alignment. Grids that a group's range alone makes are made row by row, without a copy of the
+// matrix in f32.
+//
+// Errors as above; NYB_E_ARG also for a tensor of another kind.
+NYB_API NYB_NODISCARD nyb_status nyb_round_stored(const nyb_context *ctx, nyb_qweight *out,
+                                                  const nyb_tensor *w,
+                                                  const nyb_grid_params *params, nyb_err *err);
+
 #endif // NYB_GRID_H_

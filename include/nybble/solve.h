@@ -54,6 +54,14 @@ NYB_API NYB_NODISCARD nyb_status nyb_solve_layer(const nyb_context *ctx, nyb_sol
                                                  nyb_qweight *out, nyb_gptq_report *report,
                                                  nyb_err *err);
 
+// Quantises a matrix as a file holds it by a method that needs no inputs: rtn, int4 or int8.
+//
+// Errors are those of nyb_round_stored(); NYB_E_ARG for another method. After an error out holds
+// nothing.
+NYB_API NYB_NODISCARD nyb_status nyb_solve_stored(const nyb_context *ctx, const nyb_tensor *w,
+                                                  const nyb_solve_params *params, nyb_qweight *out,
+                                                  nyb_gptq_report *report, nyb_err *err);
+
 // A layer in files. Arrays are .npy of float32, float16 or float64, C order.
 typedef struct nyb_solve_files {
     const char *weight;  // [out_features, in_features]

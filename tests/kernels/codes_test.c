@@ -1,5 +1,6 @@
 #include "tests/test.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdbool.h>
 #include <string.h>
@@ -191,27 +192,41 @@ static void lines_are_turned(void **state)
     }
 }
 
-static void check_row(const nyb_code_ops *ops, const float *x, size_t n, float scale, float zero,
-                      float top)
+static void check_ranges(const nyb_code_ops *ops, const float *x, size_t n, size_t size)
+{
+    float low[MOST + 1], high[MOST + 1];
+    const size_t groups = (n + size - 1) / size;
+    low[groups] = high[groups] = 42.0f;
+    ops->ranges(low, high, x, n, size);
+    for (size_t g = 0; g < groups; g++) {
+        float least = 0.0f, most = 0.0f;
+        for (size_t i = g * size; i < n && i < (g + 1) * size; i++) {
+            least = fminf(least, x[i]);
+            most = fmaxf(most, x[i]);
+        }
+        assert_true(low[g] == least && high[g] == most);
+    }
+    assert_true(low[groups] == 42.0f && high[groups] == 42.0f);
+}
+
+static void check_row(const nyb_code_ops *ops, const float *x, size_t n, size_t size,
+                      const float *scale, const float *zero, float top)
 {
     uint8_t codes[MOST + GUARD];
-    float low = 1.0f, high = -1.0f, least = 0.0f, most = 0.0f;
     memset(codes, 0xa5, sizeof(codes));
-    ops->range(&low, &high, x, n);
-    ops->nearest(codes, x, n, scale, zero, top);
+    ops->nearest(codes, x, n, size, scale, zero, top);
     for (size_t i = 0; i < n; i++) {
-        const float code = rintf(fminf(fmaxf(x[i] / scale, -600.0f), 600.0f)) + zero;
+        const float steps = fminf(fmaxf(x[i] / scale[i / size], -600.0f), 600.0f);
+        const float code = rintf(steps) + zero[i / size];
         assert_int_equal(codes[i], (int) fminf(fmaxf(code, 0.0f), top));
-        least = fminf(least, x[i]);
-        most = fmaxf(most, x[i]);
     }
-    assert_true(low == least && high == most);
     for (size_t i = n; i < n + GUARD; i++)
         assert_int_equal(codes[i], 0xa5);
 }
 
-// Ties, values far outside and rows of any length, against rintf().
-static void rows_get_their_range_and_nearest_codes(void **state)
+// Ties and their neighbours, values far outside, scales of any size and rows of any length, against
+// rintf().
+static void rows_get_their_ranges_and_nearest_codes(void **state)
 {
     static const unsigned bits[] = {2, 3, 4, 8};
     uint64_t seed = 8;
@@ -219,16 +234,29 @@ static void rows_get_their_range_and_nearest_codes(void **state)
     for (size_t l = 0; l < LEVELS; l++) {
         if ((nyb_cpu_detected() & levels[l]) != levels[l])
             continue;
-        for (size_t n = 0; n <= MOST; n++) {
+        const nyb_code_ops *const ops = nyb_code_ops_for(levels[l]);
+        for (int trial = 0; trial < 20 * MOST; trial++) {
             float x[MOST];
-            const float top = (float) ((1u << bits[n % 4]) - 1);
-            const float scale = 0.125f * (float) (1 + nyb_random_below(&seed, 8));
-            const float zero = (float) nyb_random_below(&seed, (uint64_t) top + 1);
-            for (size_t i = 0; i < n; i++)
-                x[i] = i % 3 == 0 ? scale * 0.5f * (float) ((int) nyb_random_below(&seed, 41) - 20)
-                       : i % 3 == 1 ? 1e6f * test_uniform(&seed)
-                                    : 4.0f * test_uniform(&seed);
-            check_row(nyb_code_ops_for(levels[l]), x, n, scale, zero, top);
+            const size_t n = (size_t) trial % (MOST + 1);
+            const float top = (float) ((1u << bits[trial % 4]) - 1);
+            const size_t size = 1 + (size_t) nyb_random_below(&seed, MOST);
+            float zeros[MOST], scales[MOST];
+            for (size_t g = 0; g < MOST; g++) {
+                const int exponent = trial % 3 ? -3 : (int) nyb_random_below(&seed, 253) - 126;
+                zeros[g] = (float) nyb_random_below(&seed, (uint64_t) top + 1);
+                scales[g] = ldexpf(1.0f + fabsf(test_uniform(&seed)), exponent);
+            }
+            for (size_t i = 0; i < n; i++) {
+                const float scale = scales[i / size];
+                const float tie = scale * (0.5f + (float) ((int) nyb_random_below(&seed, 41) - 20));
+                x[i] = i % 4 == 0   ? tie
+                       : i % 4 == 1 ? nextafterf(tie, i % 8 == 1 ? INFINITY : -INFINITY)
+                       : i % 4 == 2 ? 1e6f * scale * test_uniform(&seed)
+                                    : 16.0f * scale * test_uniform(&seed);
+                x[i] = fminf(fmaxf(x[i], -FLT_MAX), FLT_MAX);
+            }
+            check_ranges(ops, x, n, size);
+            check_row(ops, x, n, size, scales, zeros, top);
         }
     }
 }
@@ -302,7 +330,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(levels_give_the_same_bits),
-        cmocka_unit_test(rows_get_their_range_and_nearest_codes),
+        cmocka_unit_test(rows_get_their_ranges_and_nearest_codes),
         cmocka_unit_test(distances_are_those_of_the_nearest_steps),
         cmocka_unit_test(descent_takes_the_best_step),
         cmocka_unit_test(moves_are_the_first_that_cost_least),

@@ -4,8 +4,10 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/cpu.h"
 #include "core/dtype.h"
 #include "core/memory.h"
+#include "kernels/codes.h"
 #include "ptq/grid.h"
 
 enum { MAX = 70 * 300 };
@@ -91,6 +93,91 @@ static void asymmetric_ranges_cover_their_group(void **state)
             nyb_qweight_clear(&q);
         }
     }
+}
+
+// The grids that many ranges get at once, at every level, against those that one gets by itself.
+static void grids_of_many_ranges_are_those_of_each(void **state)
+{
+    enum { MOST = 37, LEVELS = 3 };
+    static const unsigned levels[LEVELS] = {0, NYB_CPU_AVX2, NYB_CPU_AVX2 | NYB_CPU_AVX512};
+    uint64_t seed = 6;
+    (void) state;
+    for (int trial = 0; trial < 2000; trial++) {
+        const size_t n = (size_t) nyb_random_below(&seed, MOST + 1);
+        nyb_grid_params params = random_params(&seed, 1);
+        params.reference = false;
+        const nyb_code_span span = {.scale_dtype = params.scale_dtype,
+                                    .top = nyb_grid_top(params.bits),
+                                    .lowest = (float) params.lowest_zero,
+                                    .symmetric = params.symmetric};
+        float low[MOST], high[MOST], scale[MOST + 1], zero[MOST + 1];
+        for (size_t i = 0; i < n; i++) {
+            const int exponent = (int) nyb_random_below(&seed, 200) - 120;
+            low[i] = trial % 5 == 0 ? 0.0f : -ldexpf(fabsf(test_uniform(&seed)), exponent);
+            high[i] = trial % 7 == 0 ? 0.0f : ldexpf(fabsf(test_uniform(&seed)), exponent);
+        }
+        for (size_t l = 0; l < LEVELS; l++) {
+            if ((nyb_cpu_detected() & levels[l]) != levels[l])
+                continue;
+            scale[n] = zero[n] = 42.0f;
+            nyb_code_ops_for(levels[l])->spans(scale, zero, low, high, n, &span);
+            assert_true(scale[n] == 42.0f && zero[n] == 42.0f);
+            for (size_t i = 0; i < n; i++) {
+                float from = low[i], to = high[i], want_scale, want_zero;
+                if (params.symmetric) {
+                    to = fmaxf(-from, to);
+                    from = -to;
+                }
+                if (from == 0.0f && to == 0.0f) {
+                    from = -1.0f;
+                    to = 1.0f;
+                }
+                nyb_grid_span(&params, from, to, &want_scale, &want_zero);
+                assert_true(scale[i] == want_scale && zero[i] == want_zero);
+            }
+        }
+    }
+}
+
+// A matrix as a file holds it gets the grids and codes of its values in f32, whatever makes them.
+static void stored_matrices_are_rounded_as_their_values(void **state)
+{
+    static float w[MAX];
+    static unsigned char bytes[MAX * sizeof(float) + 1];
+    static const nyb_dtype dtypes[] = {NYB_F32, NYB_F16, NYB_BF16};
+    uint64_t seed = 9;
+    (void) state;
+    for (int trial = 0; trial < 100; trial++) {
+        const nyb_dtype dtype = dtypes[trial % 3];
+        const size_t rows = 1 + (size_t) nyb_random_below(&seed, 70);
+        const size_t cols = 1 + (size_t) nyb_random_below(&seed, 300), n = rows * cols;
+        const nyb_grid_params params = random_params(&seed, cols);
+        const nyb_tensor tensor = {.name = "some",
+                                   .dtype = dtype,
+                                   .rank = 2,
+                                   .shape = {rows, cols},
+                                   .at = bytes + 1,
+                                   .bytes = n * nyb_dtype_bytes(dtype)};
+        nyb_qweight q, stored;
+        fill(w, n, &seed);
+        nyb_narrow(bytes + 1, dtype, w, n);
+        nyb_widen(w, bytes + 1, dtype, n);
+        assert_int_equal(nyb_round_nearest(NULL, &q, nyb_mat_of(w, rows, cols), &params, NULL),
+                         NYB_OK);
+        assert_int_equal(nyb_round_stored(NULL, &stored, &tensor, &params, NULL), NYB_OK);
+        assert_memory_equal(q.codes, stored.codes, n);
+        assert_memory_equal(q.scales, stored.scales, rows * q.groups * sizeof(float));
+        assert_memory_equal(q.zeros, stored.zeros, rows * q.groups);
+        assert_true(q.symmetric == stored.symmetric && q.scale_dtype == stored.scale_dtype);
+        nyb_qweight_clear(&q);
+        nyb_qweight_clear(&stored);
+    }
+    nyb_err err = {0};
+    nyb_qweight q;
+    const nyb_tensor codes = {.name = "some", .dtype = NYB_I8, .rank = 2, .shape = {1, 1}};
+    assert_int_equal(nyb_round_stored(NULL, &q, &codes, &NYB_GRID_DEFAULTS, &err), NYB_E_ARG);
+    assert_non_null(strstr(err.text, "'some'"));
+    assert_null(q.codes);
 }
 
 static void search_never_raises_the_squared_error(void **state)
@@ -263,6 +350,8 @@ int main(void)
         cmocka_unit_test(ties_go_to_the_even_step),
         cmocka_unit_test(results_keep_their_promises),
         cmocka_unit_test(asymmetric_ranges_cover_their_group),
+        cmocka_unit_test(grids_of_many_ranges_are_those_of_each),
+        cmocka_unit_test(stored_matrices_are_rounded_as_their_values),
         cmocka_unit_test(search_never_raises_the_squared_error),
         cmocka_unit_test(odd_ranges_give_usable_scales),
         cmocka_unit_test(bad_weights_are_named),
