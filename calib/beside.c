@@ -119,11 +119,11 @@ void nyb_beside_end(nyb_beside *beside)
     beside->tokens = 0;
 }
 
-nyb_status nyb_beside_add(nyb_beside *beside, nyb_hessian *hessian, nyb_mat x, nyb_mat off,
+nyb_status nyb_beside_add(nyb_beside *beside, nyb_hessian *hessian, const nyb_pass_rows *rows,
                           nyb_err *err)
 {
-    beside->tokens += x.rows;
-    return nyb_hessian_add_cross(beside->pass.ctx, hessian, x, beside->cross, off, err);
+    beside->tokens += rows->again ? 0 : rows->x.rows;
+    return nyb_hessian_add_cross(beside->pass.ctx, hessian, rows->x, beside->cross, rows->off, err);
 }
 
 nyb_status nyb_beside_target(const nyb_beside *beside, const nyb_gptq_factor *factor, nyb_mat w,

@@ -35,11 +35,12 @@ NYB_NODISCARD nyb_status nyb_beside_load(nyb_beside *beside, size_t block, nyb_e
 NYB_NODISCARD nyb_status nyb_beside_begin(nyb_beside *beside, size_t width, nyb_err *err);
 void nyb_beside_end(nyb_beside *beside);
 
-// Adds to the sum, and x^T x to the Hessian; `off` is what nyb_pass_stage() shows beside x.
+// Adds to the sum, and x^T x to the Hessian, for rows that nyb_pass_stage() shows with what they are off
+// by.
 //
 // Errors as nyb_hessian_add_cross().
-NYB_NODISCARD nyb_status nyb_beside_add(nyb_beside *beside, nyb_hessian *hessian, nyb_mat x,
-                                        nyb_mat off, nyb_err *err);
+NYB_NODISCARD nyb_status nyb_beside_add(nyb_beside *beside, nyb_hessian *hessian,
+                                        const nyb_pass_rows *rows, nyb_err *err);
 
 // What w aims at, in memory that the caller frees by nyb_free(out->at); .at NULL after an error.
 //

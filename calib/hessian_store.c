@@ -50,8 +50,8 @@ static json_t *describe_files(const nyb_context *ctx, const nyb_model *model)
 }
 
 nyb_status nyb_store_about_make(nyb_store_about *out, const nyb_context *ctx,
-                                const nyb_model *model, bool all_experts, size_t length,
-                                nyb_err *err)
+                                const nyb_model *model, bool all_experts,
+                                const nyb_samples *samples, nyb_err *err)
 {
     const bool experts = nyb_model_config_of(model)->experts.count > 0;
     const nyb_compute compute = nyb_calibration_compute(ctx, nyb_model_weight_dtype(model));
@@ -62,8 +62,11 @@ nyb_status nyb_store_about_make(nyb_store_about *out, const nyb_context *ctx,
                               !experts      ? "none"
                               : all_experts ? "all"
                                             : "routed",
-                              "sequence_length", (json_int_t) length, "unit_tokens",
+                              "sequence_length", (json_int_t) samples->length, "unit_tokens",
                               NYB_UNIT_TOKENS, "step_exponent", NYB_HESSIAN_STEP_EXPONENT)};
+    if (samples->first_weight > 1)
+        json_object_set_new(out->settings, "first_weight",
+                            json_integer((json_int_t) samples->first_weight));
     nyb_status status = out->model && out->settings ? NYB_OK : nyb_no_memory(err, "store", 1, 1);
     if (status == NYB_OK)
         status = add_config(out->model, nyb_model_folder(model), err);
@@ -204,7 +207,10 @@ nyb_status nyb_hessian_store_open_for(nyb_hessian_store *out, const nyb_context 
         return status;
     if (wanted.compute == NYB_COMPUTE_AUTO)
         wanted.compute = nyb_hessian_store_compute(out);
-    status = nyb_store_about_make(&about, &wanted, model, all_experts, out->length, err);
+    const nyb_samples samples = {.length = out->length,
+                                 .first_weight = (size_t) json_integer_value(
+                                     json_object_get(out->about.settings, "first_weight"))};
+    status = nyb_store_about_make(&about, &wanted, model, all_experts, &samples, err);
     if (status == NYB_OK) {
         status = nyb_hessian_store_check(out, &about, "the run", err);
         nyb_store_about_clear(&about);

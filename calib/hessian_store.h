@@ -26,12 +26,12 @@ typedef struct nyb_store_about {
 // Owned by the caller: nyb_store_about_clear(). A zeroed one is fine there.
 //
 //   all_experts  every expert's sums are over all tokens
-//   length       of the samples
+//   samples      .length, .first_weight
 //
 // NYB_E_NOMEM  no room; out holds nothing.
 NYB_NODISCARD nyb_status nyb_store_about_make(nyb_store_about *out, const nyb_context *ctx,
                                               const nyb_model *model, bool all_experts,
-                                              size_t length, nyb_err *err);
+                                              const nyb_samples *samples, nyb_err *err);
 void nyb_store_about_clear(nyb_store_about *about);
 
 // ---- Reading --------------------------------------------------------------------------------

@@ -35,6 +35,8 @@ static nyb_status add_inputs(void *arg, const nyb_pass_rows *rows, nyb_err *err)
 {
     making *const m = arg;
     const nyb_status status = nyb_hessian_add_operand(m->ctx, &m->unit, &rows->operand, err);
+    if (rows->again)
+        m->unit.tokens = 0;
     return status == NYB_OK ? nyb_hessian_sum_take(m->ctx, &m->sum, &m->unit, err) : status;
 }
 
@@ -116,7 +118,8 @@ static nyb_samples view(const nyb_samples *all, size_t first, size_t end)
     nyb_samples out = {.ids = all->ids + first * all->length,
                        .count = end - first,
                        .length = all->length,
-                       .begins = all->begins};
+                       .begins = all->begins,
+                       .first_weight = all->first_weight};
     const size_t tokens = out.count * out.length;
     out.counted = tokens;
     if (!all->marks)
@@ -193,7 +196,7 @@ static nyb_status choose_samples(making *m, nyb_err *err)
     nyb_status status = nyb_samples_open(m->ctx, &m->all, m->model, &p->samples, err);
     if (status == NYB_OK)
         status = nyb_store_about_make(&m->about, m->ctx, m->model, p->experts == NYB_EXPERTS_ALL,
-                                      m->all.length, err);
+                                      &m->all, err);
     if (status != NYB_OK || !p->extend)
         return status == NYB_OK ? choose_part(m, err) : status;
     status = nyb_hessian_store_open(&m->before, p->extend, err);

@@ -263,6 +263,12 @@ static nyb_status read_samples(const nyb_context *ctx, nyb_job *job, nyb_err *er
             err, NYB_E_ARG,
             "both calibration data (%s) and a store of Hessians (%s) are given, want one",
             wanted->paths[0], job->params->hessians);
+    if (job->params->hessians && wanted->first_weight > 1 && !job->observed)
+        return nyb_fail(
+            err, NYB_E_ARG,
+            "--first-weight is for calibration data; %s has the weight that it was made "
+            "with",
+            job->params->hessians);
     job->forward = job->calibrated && !job->params->hessians;
     if (!job->forward && !job->observed)
         return NYB_OK;

@@ -63,6 +63,18 @@ nyb_status nyb_journal_create(nyb_journal *out, const char *folder, const json_t
     return status;
 }
 
+// Whether member `key` differs, and how.
+static bool member_differs(const json_t *a, const json_t *b, const char *key, char *text,
+                           size_t room)
+{
+    char inner[256];
+    if (!nyb_json_difference(json_object_get(a, key), json_object_get(b, key), inner,
+                             sizeof(inner)))
+        return false;
+    (void) snprintf(text, room, "%s%s%s", key, inner[0] == ' ' ? "" : ".", inner);
+    return true;
+}
+
 bool nyb_json_difference(const json_t *a, const json_t *b, char *text, size_t room)
 {
     if (json_equal(a, b))
@@ -73,12 +85,13 @@ bool nyb_json_difference(const json_t *a, const json_t *b, char *text, size_t ro
     if (json_is_object(a) && json_is_object(b)) {
         json_object_foreach((json_t *) (uintptr_t) a, key, value)
         {
-            char inner[256];
-            if (nyb_json_difference(value, json_object_get(b, key), inner, sizeof(inner))) {
-                const bool leaf = inner[0] == ' ';
-                (void) snprintf(text, room, "%s%s%s", key, leaf ? "" : ".", inner);
+            if (member_differs(a, b, key, text, room))
                 return true;
-            }
+        }
+        json_object_foreach((json_t *) (uintptr_t) b, key, value)
+        {
+            if (member_differs(a, b, key, text, room))
+                return true;
         }
     }
     char *const left = a ? json_dumps(a, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;

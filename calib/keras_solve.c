@@ -297,6 +297,11 @@ nyb_status nyb_keras_solve(const nyb_context *ctx, nyb_keras_solution *out,
             "%s: gptq needs sample inputs: give --calib FILE.npy, one for each of the model's "
             "inputs",
             nyb_keras_path(file));
+    if (samples->first_weight > 1)
+        return nyb_fail(
+            err, NYB_E_ARG,
+            "%s: --first-weight is for windows of tokens, not for samples of a Keras model",
+            nyb_keras_path(file));
     nyb_status status = open_walk(&w, layers, file, choice, err);
     if (status == NYB_OK)
         status = load_samples(&w, samples, err);

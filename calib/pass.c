@@ -1,5 +1,6 @@
 #include "calib/pass.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "core/cpu.h"
@@ -145,6 +146,51 @@ static size_t row_beside(const nyb_pass *p, size_t stage, size_t index, size_t u
                             index / p->beside_step * unit);
 }
 
+static void scale_row(float *x, float by, size_t n)
+{
+    for (size_t j = 0; j < n; j++)
+        x[j] *= by;
+}
+
+// Where one token's row of a stage's input lies in two passes.
+static void take_row(const nyb_pass *p, size_t stage, size_t t, size_t row, size_t width, float by)
+{
+    float *const to = p->tile + row * width;
+    nyb_stage_input(&p->activations.batch, &p->weights, stage, t, nyb_mat_of(to, 1, width));
+    scale_row(to, by, width);
+}
+
+// Shows those of rows [first, end) again that begin a sample: counted `weight` times, x x^T is
+// counted once before and weight - 1 times here.
+static nyb_status show_first(nyb_pass *p, size_t stage, size_t first, size_t end, size_t beside,
+                             nyb_pass_use *use, void *arg, nyb_err *err)
+{
+    const size_t width = nyb_stage_at(p->model, p->weights.index, stage).width;
+    const float by = sqrtf((float) (p->samples->first_weight - 1));
+    const uint32_t *const tokens = nyb_stage_tokens(&p->activations.batch, &p->weights, stage);
+    const unsigned char *const marks = marks_of(p);
+    nyb_pass_rows out = {.again = true};
+    size_t count = 0;
+    for (size_t t = first; t < end; t++) {
+        const size_t token = tokens ? tokens[t] : t;
+        if (token % p->activations.length != 0 || (marks && !marks[token]))
+            continue;
+        take_row(p, stage, t, count, width, by);
+        if (beside != not_beside)
+            take_row(p->beside, stage, beside + t - first, count, width, by);
+        count++;
+    }
+    if (count == 0)
+        return NYB_OK;
+    out.x = nyb_mat_of(p->tile, count, width);
+    out.operand = nyb_operand_of(out.x);
+    if (beside != not_beside) {
+        out.off = nyb_mat_of(p->beside->tile, count, width);
+        subtract(out.off, out.x);
+    }
+    return use(arg, &out, err);
+}
+
 // Shows the inputs of the chunk at hand, unit by unit.
 static nyb_status show(nyb_pass *p, size_t stage, nyb_pass_use *use, void *arg, nyb_err *err)
 {
@@ -163,6 +209,8 @@ static nyb_status show(nyb_pass *p, size_t stage, nyb_pass_use *use, void *arg, 
             if (shown.operand.rows > 0)
                 status = use(arg, &shown, err);
         }
+        if (status == NYB_OK && p->samples->first_weight > 1)
+            status = show_first(p, stage, first, end, beside, use, arg, err);
     }
     return status;
 }

@@ -48,6 +48,8 @@ typedef struct nyb_pass_rows {
     nyb_operand operand;
     nyb_mat x;   // the same as f32; .at NULL where they stay as bf16
     nyb_mat off; // what beside's rows differ by from these; .at NULL: they are not among its own
+    bool again;  // of tokens that were shown before, times what makes them count for the rest of
+                 // their weight
 } nyb_pass_rows;
 
 typedef nyb_status nyb_pass_use(void *arg, const nyb_pass_rows *rows, nyb_err *err);

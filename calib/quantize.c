@@ -97,6 +97,8 @@ static json_t *describe_samples(const nyb_job *job)
                   "samples", (json_int_t) s->count, "sequence_length", (json_int_t) s->length,
                   "bos", s->begins, "per_document", params->per_document, "chat", params->chat,
                   "ids_sha256", ids, "tokens", describe_tokens(job));
+    if (s->first_weight > 1)
+        json_object_set_new(made, "first_weight", json_integer((json_int_t) s->first_weight));
     if (job->hessians)
         json_object_set_new(made, "hessians", describe_store(job));
     if (!s->marks)

@@ -45,9 +45,10 @@ typedef struct nyb_samples {
     uint32_t *ids;        // [count * length] shorter samples are filled up behind their end
     unsigned char *marks; // [count * length] 1: the token counts; NULL: all do
     size_t count, length;
-    size_t counted;   // tokens that count
-    size_t available; // windows that the files have
-    bool begins;      // some windows begin with a begin-of-sequence token
+    size_t counted;      // tokens that count
+    size_t available;    // windows that the files have
+    bool begins;         // some windows begin with a begin-of-sequence token
+    size_t first_weight; // how often the first token of each counts in the Hessians
 } nyb_samples;
 
 // Whether the files of params are there, before anything that takes long or depends on more.
@@ -59,7 +60,7 @@ NYB_NODISCARD nyb_status nyb_samples_found(const nyb_samples_params *params, nyb
 // Reads the files of params and cuts them into windows; fewer, or one shorter window, where a file
 // is shorter, with a message to ctx.
 //
-// NYB_E_ARG    count is 0, length below 2, a weight is no number above 0 or leaves its file no
+// NYB_E_ARG    count is 0, length below 2, first_weight out of its range, a weight is no number above 0 or leaves its file no
 //              window, or no token counts.
 // NYB_E_SHAPE  a file has fewer than 2 tokens.
 // Errors of nyb_stream_open_for() as well. On an error out holds nothing.

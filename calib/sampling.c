@@ -246,7 +246,10 @@ static nyb_status open_parts(const nyb_context *ctx, nyb_samples *out, part *par
 nyb_status nyb_samples_open(const nyb_context *ctx, nyb_samples *out, const nyb_model *model,
                             const nyb_samples_params *params, nyb_err *err)
 {
-    *out = (nyb_samples){0};
+    *out = (nyb_samples){.first_weight = params->first_weight ? params->first_weight : 1};
+    if (out->first_weight > NYB_FIRST_WEIGHT_MOST)
+        return nyb_fail(err, NYB_E_ARG, "the first token's weight is %zu, want at most %d",
+                        out->first_weight, NYB_FIRST_WEIGHT_MOST);
     if (params->count == 0 || params->length < 2)
         return nyb_fail(err, NYB_E_ARG,
                         "%zu windows of %zu tokens are asked for, want 1 or more of 2 or more",

@@ -33,8 +33,13 @@ typedef struct walk {
 static nyb_status accumulate(void *arg, const nyb_pass_rows *rows, nyb_err *err)
 {
     walk *const w = arg;
-    return rows->off.at ? nyb_beside_add(&w->beside, &w->hessian, rows->x, rows->off, err)
-                        : nyb_hessian_add_operand(w->ctx, &w->hessian, &rows->operand, err);
+    const size_t tokens = w->hessian.tokens;
+    const nyb_status status =
+        rows->off.at ? nyb_beside_add(&w->beside, &w->hessian, rows, err)
+                     : nyb_hessian_add_operand(w->ctx, &w->hessian, &rows->operand, err);
+    if (rows->again)
+        w->hessian.tokens = tokens;
+    return status;
 }
 
 // The factor of a stored Hessian, which an earlier run may have made.

@@ -13,8 +13,9 @@ typedef struct options {
     bool force, hessians, merge;
 } options;
 
-static const options defaults = {.sampling = {.num_samples = 128, .sequence_length = 512},
-                                 .percentile = 99.99};
+static const options defaults = {
+    .sampling = {.num_samples = 128, .sequence_length = 512, .first_weight = 1},
+    .percentile = 99.99};
 
 #define INTO(field) NYB_INTO(options, field)
 
@@ -84,8 +85,10 @@ static nyb_exit run_hessians(const nyb_call *call)
     nyb_err err;
     if (!read_part(o->part, &params))
         return nyb_call_usage(call, "--part %s: want I/N, for example 1/4", o->part);
-    if (o->merge && (o->sampling.calib.count > 0 || o->part || o->extend))
-        return nyb_call_usage(call, "--merge takes stores alone: no --calib, --part or --extend");
+    if (o->merge && (o->sampling.calib.count > 0 || o->part || o->extend ||
+                     nyb_call_given(call, "first-weight")))
+        return nyb_call_usage(call, "--merge takes stores alone: no --calib, --part, --extend or "
+                                    "--first-weight");
     const nyb_status status = o->merge ? nyb_merge_hessians(&call->context, call->operands,
                                                             call->operand_count, &params, &r, &err)
                                        : nyb_calibrate_hessians(&call->context, &params, &r, &err);
@@ -110,9 +113,9 @@ static nyb_exit run(const nyb_call *call)
     if (o->hessians || o->merge || stored)
         return run_hessians(call);
     if (o->part || o->extend || nyb_call_given(call, "compress") ||
-        nyb_call_given(call, "expert-calibration"))
-        return nyb_call_usage(call, "--part, --extend, --compress and --expert-calibration are for "
-                                    "--hessians");
+        nyb_call_given(call, "expert-calibration") || nyb_call_given(call, "first-weight"))
+        return nyb_call_usage(call, "--part, --extend, --compress, --expert-calibration and "
+                                    "--first-weight are for --hessians");
     if (nyb_calibrate(&call->context, &params, &r, &err) != NYB_OK)
         return nyb_call_fail(call, &err);
     return print(call, "inputs", &r);

@@ -29,7 +29,7 @@ const nyb_quantizing nyb_quantizing_defaults = {
     .expert_min_tokens = 1,
     .objective_strength = 0.5,
     .objective_step = 1,
-    .sampling = {.num_samples = 128, .sequence_length = 2048},
+    .sampling = {.num_samples = 128, .sequence_length = 2048, .first_weight = 1},
     .pack = true,
     .shard_size = (size_t) 5000000000,
 };

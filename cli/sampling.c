@@ -14,5 +14,6 @@ nyb_samples_params nyb_sampling_params(const nyb_call *call, const nyb_sampling 
                                 .length = of->sequence_length,
                                 .bos = (nyb_bos) of->bos,
                                 .shuffle = nyb_call_given(call, "seed"),
-                                .seed = of->seed};
+                                .seed = of->seed,
+                                .first_weight = of->first_weight};
 }

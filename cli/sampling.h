@@ -7,7 +7,7 @@
 
 typedef struct nyb_sampling {
     nyb_texts calib;
-    size_t num_samples, sequence_length, seed;
+    size_t num_samples, sequence_length, seed, first_weight;
     int bos;
 } nyb_sampling;
 
@@ -36,6 +36,16 @@ extern const char *const nyb_bos_words[], *const nyb_expert_tokens[];
         {"sequence-length", 'l',      NYB_OPTION_SIZE, NYB_INTO(type, of.sequence_length),         \
          .value = "N",      .min = 2, .max = 1e7,      .about = "Tokens of a window."},            \
         NYB_BOS_OPTION(type, of.bos),                                                              \
+        {"first-weight",                                                                           \
+         0,                                                                                        \
+         NYB_OPTION_SIZE,                                                                          \
+         NYB_INTO(type, of.first_weight),                                                          \
+         .value = "N",                                                                             \
+         .min = 1,                                                                                 \
+         .max = NYB_FIRST_WEIGHT_MOST,                                                             \
+         .about = "How often the first token of each window counts in the Hessians. Many models "  \
+                  "put attention there that has nowhere else to go, so that all tokens suffer "    \
+                  "from its errors: 16 or 64 gain much with these."},                              \
     {                                                                                              \
         "seed", 's', NYB_OPTION_SIZE, NYB_INTO(type, of.seed),                                     \
             .value = "N", .shown_default = "",                                                     \

@@ -38,6 +38,8 @@ static nyb_status look_at_tokens(nyb_sweep_spec *s, const nyb_context *ctx,
     nyb_hash_init(&hash);
     nyb_hash_add(&hash, shape, sizeof(shape));
     nyb_hash_add(&hash, samples.ids, tokens * sizeof(*samples.ids));
+    if (samples.first_weight > 1)
+        nyb_hash_add(&hash, &samples.first_weight, sizeof(samples.first_weight));
     if (samples.marks)
         nyb_hash_add(&hash, samples.marks, tokens);
     nyb_hash_text(&hash, text);
@@ -55,6 +57,8 @@ static void add_samples(nyb_words *w, const nyb_sweep_calibration *c)
         nyb_words_option(w, "calib", c->samples.paths[i]);
     nyb_words_number(w, "num-samples", c->samples.count);
     nyb_words_number(w, "sequence-length", c->samples.length);
+    if (c->samples.first_weight > 1)
+        nyb_words_number(w, "first-weight", c->samples.first_weight);
     if (c->samples.bos != NYB_BOS_AUTO)
         nyb_words_option(w, "bos", bos[c->samples.bos]);
     if (c->samples.shuffle)

@@ -95,7 +95,8 @@ static nyb_status take_calibration(nyb_sweep_spec *s, nyb_sweep_calibration *c, 
 {
     static const char *const known[] = {
         "files", "hessians", "num_samples",        "sequence_length",
-        "bos",   "seed",     "expert_calibration", NULL};
+        "bos",   "seed",     "expert_calibration", "first_weight",
+        NULL};
     static const char *const experts[] = {"routed", "all", NULL};
     const char *const where = nyb_arena_format(&s->arena, "%s: calibration '%s'", s->path, name);
     unsigned tokens = 0;
@@ -115,6 +116,8 @@ static nyb_status take_calibration(nyb_sweep_spec *s, nyb_sweep_calibration *c, 
         status = nyb_json_size(object, "sequence_length", &c->samples.length, where, err);
     if (status == NYB_OK)
         status = nyb_json_size(object, "seed", &seed, where, err);
+    if (status == NYB_OK)
+        status = nyb_json_size(object, "first_weight", &c->samples.first_weight, where, err);
     if (status == NYB_OK)
         status = take_bos(object, &c->samples.bos, where, err);
     if (status == NYB_OK)

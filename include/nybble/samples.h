@@ -23,6 +23,8 @@ typedef enum nyb_loss_mask {
     NYB_LOSS_MASK_ASSISTANT, // what the assistant says; needs `chat`
 } nyb_loss_mask;
 
+enum { NYB_FIRST_WEIGHT_MOST = 1 << 20 };
+
 typedef struct nyb_samples_params {
     // Files, each of which is text in UTF-8 (line ends CR LF and CR are read as LF); JSON lines
     // (.jsonl, .ndjson), a text or a conversation each; a .npy file of int32 or int64, [tokens] or
@@ -44,6 +46,9 @@ typedef struct nyb_samples_params {
     bool per_document;
     bool chat; // JSON lines are conversations, for the model's chat template (nybble/chat.h)
     nyb_loss_mask loss_mask;
+    // How often the first token of each window counts in the Hessians, at most
+    // NYB_FIRST_WEIGHT_MOST; 0: once.
+    size_t first_weight;
     const char *text_field; // of JSON lines, NULL: "text"
 } nyb_samples_params;
 

@@ -54,15 +54,17 @@ def same(a, b):
 
 # ---- What is in it ----------------------------------------------------------------------------
 
-def test_sums_are_those_of_transformers(stories, store):
-    """x^T x of every linear layer's input, over the tokens that the file says."""
+def off_from_transformers(stories, file, weight=1):
+    """How many layers there are, and how far a store is from their x^T x over the tokens that it names,
+    the first of each window counted `weight` times, in parts of sqrt(h_ii h_jj)."""
     model = transformers.AutoModelForCausalLM.from_pretrained(stories, dtype=torch.float32).eval()
-    want, file = {}, h5py.File(store)
+    want = {}
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear) and name != "lm_head":
             def hook(_, inputs, name=name):
-                x = inputs[0].double().reshape(-1, inputs[0].shape[-1])
-                want[name] = want.get(name, 0) + x.T @ x
+                x = inputs[0].double()
+                first, x = x[:, 0], x.reshape(-1, x.shape[-1])
+                want[name] = want.get(name, 0) + x.T @ x + (weight - 1) * first.T @ first
             module.register_forward_pre_hook(hook)
     tokens = torch.from_numpy(file["tokens"][:].astype(np.int64))
     assert tokens.shape == (SAMPLES, LENGTH) and "marks" not in file
@@ -73,13 +75,56 @@ def test_sums_are_those_of_transformers(stories, store):
         scale = np.sqrt(np.outer(np.diag(h), np.diag(h)))
         worst = max(worst, np.abs((square(file, name) - h.numpy()) / scale).max())
     print(f"{len(want)} layers, off by {worst:.1e} of sqrt(h_ii h_jj), tolerance 1e-5")
-    assert len(want) == 35 and 0 < worst < 1e-5
     assert set(file["hessians"]) == set(want)
+    return len(want), worst
+
+
+def test_sums_are_those_of_transformers(stories, store):
+    """x^T x of every linear layer's input, over the tokens that the file says."""
+    file = h5py.File(store)
+    layers, worst = off_from_transformers(stories, file)
+    assert layers == 35 and 0 < worst < 1e-5
     assert file.attrs["schema"] == "nybble.hessians/1" and file.attrs["tokens"] == SAMPLES * LENGTH
     known = json.loads(file.attrs["model"])["model.safetensors"]["sha256"]
     assert known == hashlib.sha256((stories / "model.safetensors").read_bytes()).hexdigest()
     settings = json.loads(file.attrs["settings"])
     assert settings["sequence_length"] == LENGTH and settings["compute"] == "f32"
+    assert "first_weight" not in settings
+
+
+@pytest.mark.parametrize("weight", (17, 40))  # 1 + 4^k, and not
+def test_first_tokens_count_as_often_as_asked(nybble, stories, text, store, tmp_path, weight):
+    """In every layer's sum, in parts and at any number of threads, and in a run of quantize."""
+    more = ("--first-weight", weight)
+    out = tmp_path / "first.h5"
+    calibrate(nybble, stories, out, text, *more)
+    with h5py.File(out) as file:
+        layers, worst = off_from_transformers(stories, file, weight)
+        assert layers == 35 and 0 < worst < 1e-5
+        assert json.loads(file.attrs["settings"])["first_weight"] == weight
+        assert file.attrs["tokens"] == SAMPLES * LENGTH
+    calibrate(nybble, stories, tmp_path / "one.h5", text, *more, "--threads", 1, "--memory", "52M")
+    assert same(out, tmp_path / "one.h5")
+    for part in ("1/2", "2/2"):
+        calibrate(nybble, stories, tmp_path / f"{part[0]}.h5", text, *more, "--part", part)
+    nybble("calibrate", "--merge", tmp_path / "1.h5", tmp_path / "2.h5", "-o", tmp_path / "merged.h5")
+    assert same(out, tmp_path / "merged.h5")
+
+    quantise(nybble, stories, out, tmp_path / "stored", "--refine", 0)
+    nybble("quantize", stories, "--calib", text, "-n", SAMPLES, "-l", LENGTH, "-o", tmp_path / "direct",
+           "--group-size", "-1", "-b", 3, "--refine", 0, *more)
+    stored, direct = (report(tmp_path / mode)["layers"][0] for mode in ("stored", "direct"))
+    assert stored["module"].endswith("layers.0.self_attn.q_proj")
+    assert stored["loss"] == pytest.approx(direct["loss"], rel=1e-5)
+    assert stored["tokens"] == direct["tokens"] == SAMPLES * LENGTH
+    assert report(tmp_path / "direct")["run"]["calibration"]["first_weight"] == weight
+
+    done = nybble("calibrate", "--merge", store, out, "-o", tmp_path / "m.h5", ok=False)
+    assert done.returncode == 1 and f"first_weight is missing, was {weight}" in done.stderr
+    done = nybble("calibrate", "--merge", out, store, "-o", tmp_path / "m.h5", ok=False)
+    assert done.returncode == 1 and f"first_weight is {weight}, was missing" in done.stderr
+    done = quantise(nybble, stories, out, tmp_path / "out", *more, ok=False)
+    assert done.returncode == 1 and "--first-weight" in done.stderr
 
 
 def test_digests_are_those_of_the_arrays(store):
