@@ -228,7 +228,6 @@ static nyb_status round_stored_weight(walk *w, const nyb_job_layer *layer, nyb_e
     q.input_scale = layer->input_scale;
     status = finish_layer(w, layer, nyb_mat_of(NULL, l->rows, l->cols), &stored, &q, &report, err);
     nyb_qweight_clear(&q);
-    nyb_map_release(stored.at, stored.bytes);
     return status;
 }
 
@@ -429,8 +428,10 @@ static nyb_status round_each(walk *w, size_t block, nyb_err *err)
     const nyb_job_layer *const layers = nyb_job_block(w->job, block, &count);
     nyb_status status = NYB_OK;
     for (size_t i = 0; status == NYB_OK && i < count; i++) {
-        if (layers[i].form == NYB_FORM_CODES)
-            status = round_alone(w, &layers[i], err);
+        if (layers[i].form != NYB_FORM_CODES)
+            continue;
+        status = round_alone(w, &layers[i], err);
+        nyb_checkpoint_release(nyb_model_checkpoint(w->job->model));
     }
     return status;
 }
