@@ -152,7 +152,7 @@ static void scale_row(float *x, float by, size_t n)
         x[j] *= by;
 }
 
-// Where one token's row of a stage's input lies in two passes.
+// Puts a token's row of a stage's input, times `by`, at a row of the pass's tile.
 static void take_row(const nyb_pass *p, size_t stage, size_t t, size_t row, size_t width, float by)
 {
     float *const to = p->tile + row * width;
@@ -160,8 +160,8 @@ static void take_row(const nyb_pass *p, size_t stage, size_t t, size_t row, size
     scale_row(to, by, width);
 }
 
-// Shows those of rows [first, end) again that begin a sample: counted `weight` times, x x^T is
-// counted once before and weight - 1 times here.
+// Shows those of rows [first, end) again that begin a sample: x x^T was counted once, and is counted
+// first_weight - 1 times more.
 static nyb_status show_first(nyb_pass *p, size_t stage, size_t first, size_t end, size_t beside,
                              nyb_pass_use *use, void *arg, nyb_err *err)
 {

@@ -45,7 +45,7 @@ extern const char *const nyb_bos_words[], *const nyb_expert_tokens[];
          .max = NYB_FIRST_WEIGHT_MOST,                                                             \
          .about = "How often the first token of each window counts in the Hessians. Many models "  \
                   "put attention there that has nowhere else to go, so that all tokens suffer "    \
-                  "from its errors: 16 or 64 gain much with these."},                              \
+                  "from its errors: 16 gains much with these."},                                   \
     {                                                                                              \
         "seed", 's', NYB_OPTION_SIZE, NYB_INTO(type, of.seed),                                     \
             .value = "N", .shown_default = "",                                                     \

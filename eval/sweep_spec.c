@@ -90,6 +90,19 @@ static nyb_status take_files(nyb_sweep_spec *s, nyb_sweep_calibration *c, const 
     return NYB_OK;
 }
 
+// A store has its own samples.
+static nyb_status check_store_keys(const json_t *object, const char *where, nyb_err *err)
+{
+    static const char *const others[] = {"num_samples", "sequence_length", "bos", "seed",
+                                         "first_weight"};
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        if (json_object_get(object, others[i]))
+            return nyb_fail(err, NYB_E_FORMAT, "%s: '%s' goes with 'files', not with 'hessians'",
+                            where, others[i]);
+    }
+    return NYB_OK;
+}
+
 static nyb_status take_calibration(nyb_sweep_spec *s, nyb_sweep_calibration *c, const char *name,
                                    const json_t *object, nyb_err *err)
 {
@@ -127,6 +140,8 @@ static nyb_status take_calibration(nyb_sweep_spec *s, nyb_sweep_calibration *c, 
     c->experts = (nyb_expert_calibration) tokens;
     if (status == NYB_OK && (c->store != NULL) == (c->samples.path_count > 0))
         status = nyb_fail(err, NYB_E_FORMAT, "%s: want either 'files' or 'hessians'", where);
+    if (status == NYB_OK && c->store)
+        status = check_store_keys(object, where, err);
     return status;
 }
 

@@ -202,6 +202,7 @@ def test_points_that_come_to_the_same_are_one(nybble, place):
     ({"calibration": None}, "needs a 'calibration'"),
     ({"calibration": {"files": [1]}}, "are not names"),
     ({"calibration": {"a": {}}}, "'files' or 'hessians'"),
+    ({"calibration": {"hessians": "h.h5", "first_weight": 16}}, "'first_weight' goes with 'files'"),
     ({"eval": {"window": 8}}, "has no 'text'"),
     ({"eval": {"text": "none.txt"}}, "none.txt"),
     ({"model": None}, "has no 'model'"),
